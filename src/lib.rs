@@ -1,0 +1,1 @@
+//! Fairlead: an LLM inference router behind Envoy.

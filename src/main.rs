@@ -1,0 +1,3 @@
+//! The `fairlead` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Black-box companions of Fairlead.
