@@ -1,1 +1,5 @@
 //! Fairlead: an LLM inference router behind Envoy.
+
+pub mod config;
+pub mod domain;
+pub mod state;

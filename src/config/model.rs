@@ -1,0 +1,295 @@
+//! The configuration tree and its defaults. Field docs are the text of `docs/configuration.md`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EndpointConfig, ListenAddress};
+
+/// Everything that Fairlead can be told.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where we listen.
+    pub listen: Listen,
+    /// How an endpoint is chosen.
+    pub routing: Routing,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
+    /// How the choice is told to Envoy.
+    pub destination: Destination,
+    /// What is specific to the Envoy in front.
+    pub envoy: Envoy,
+    /// Caps.
+    pub limits: Limits,
+    /// Reading engine metrics.
+    pub scrape: Scrape,
+    /// Putting failing endpoints aside.
+    pub health: Health,
+    /// Stopping.
+    pub shutdown: Shutdown,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Where we listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// ext_proc gRPC: `ip:port` or `unix:PATH`.
+    pub ext_proc: ListenAddress,
+    /// Admin HTTP: `ip:port`.
+    pub admin: SocketAddr,
+    /// Threads that serve ext_proc, each a runtime of its own; 0 means one per core.
+    pub threads: usize,
+    /// Serve gRPC reflection on the ext_proc port.
+    pub reflection: bool,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routing {
+    /// Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).
+    pub algorithm: String,
+    /// How long a decision may wait before the least loaded endpoint is taken instead.
+    #[serde(with = "humantime_serde")]
+    pub decision_timeout: Duration,
+    /// What happens to requests on paths that we do not route.
+    pub unknown_paths: UnknownPaths,
+    /// Seed of the tie-breaking generator; absent means a random one.
+    pub seed: Option<u64>,
+}
+
+/// What happens to requests on paths that we do not route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownPaths {
+    /// Left to Envoy without a destination: its fallback policy serves them.
+    Pass,
+    /// Answered with 404.
+    NotFound,
+    /// Sent to an endpoint that the default strategy chooses among all.
+    Route,
+}
+
+/// Where endpoints come from; several sources may be used at once.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discovery {
+    /// Endpoints written in this file.
+    #[serde(rename = "static")]
+    pub fixed: Vec<EndpointConfig>,
+    /// A watched file with the same list.
+    pub file: Option<FileDiscovery>,
+}
+
+/// A watched file of endpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDiscovery {
+    /// Path of the YAML file: a list of endpoints.
+    pub path: PathBuf,
+    /// Read again at least this often, should the file system not report a change.
+    #[serde(default = "FileDiscovery::default_poll", with = "humantime_serde")]
+    pub poll: Duration,
+}
+
+/// How the choice is told to Envoy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Destination {
+    /// Set request header `target-pod: ip:port` (AIBrix; `ORIGINAL_DST` clusters).
+    pub target_pod: bool,
+    /// Set request header `x-gateway-destination-endpoint` (endpoint-picker protocol).
+    pub endpoint_header: bool,
+    /// Set the same as dynamic metadata `envoy.lb`.
+    pub metadata: bool,
+    /// Endpoints in the list, best first, 1 to 8. More than one needs an `override_host` cluster.
+    pub list: usize,
+    /// Tell Envoy to choose the route anew after our headers are set.
+    pub clear_route_cache: bool,
+    /// Set the response headers `request-id`, `routing-strategy`, `target-pod` and `target-pod-ip`.
+    pub response_headers: bool,
+}
+
+/// What is specific to the Envoy in front.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Envoy {
+    /// Write the endpoints to this file as an EDS resource for a plain Envoy; its folder is what Envoy watches.
+    pub eds_file: Option<PathBuf>,
+    /// `cluster_name` in that resource.
+    pub eds_cluster: String,
+    /// Ask for response trailers with a mode override, which keeps our stream open to the end of the
+    /// exchange, for gateways whose API cannot set it. Needs `allow_mode_override` in Envoy; ignored otherwise.
+    pub trailer_override: bool,
+}
+
+/// Caps. What happens at each is in `docs/operations.md`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body, in bytes; above it 413.
+    pub body_bytes_max: usize,
+    /// Request bodies held at once, in bytes over all requests; above it 503.
+    pub body_budget_bytes: usize,
+    /// How long a request body may take to arrive where we hold it (duplex mode); above it 408.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// gRPC streams on one connection; Envoy opens another connection above it.
+    pub streams_per_connection_max: u32,
+}
+
+/// Reading engine metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scrape {
+    /// Pause between two reads of one endpoint, jittered by a tenth.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Limit of one read, connecting included.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Age at which a value counts as absent.
+    #[serde(with = "humantime_serde")]
+    pub stale_after: Duration,
+    /// Reads under way at once.
+    pub concurrency: usize,
+    /// Largest metrics page, in bytes; a larger one is dropped.
+    pub page_bytes_max: usize,
+}
+
+/// Putting failing endpoints aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// First pause of an endpoint that refused, reset or answered 502 or 503; it doubles each time in a row.
+    #[serde(with = "humantime_serde")]
+    pub cooldown_base: Duration,
+    /// Longest pause.
+    #[serde(with = "humantime_serde")]
+    pub cooldown_max: Duration,
+}
+
+/// Stopping.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// After the signal: report not ready but serve on for so long, so that gateways can leave.
+    #[serde(with = "humantime_serde")]
+    pub delay: Duration,
+    /// Then wait at most so long for open streams before leaving anyway.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `json` or `pretty`.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `fairlead=debug,info`.
+    pub filter: String,
+}
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            ext_proc: ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 50052))),
+            admin: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            threads: 0,
+            reflection: false,
+        }
+    }
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            algorithm: "least-request".to_owned(),
+            decision_timeout: Duration::from_secs(2),
+            unknown_paths: UnknownPaths::Pass,
+            seed: None,
+        }
+    }
+}
+
+impl FileDiscovery {
+    fn default_poll() -> Duration {
+        Duration::from_secs(5)
+    }
+}
+
+impl Default for Destination {
+    fn default() -> Self {
+        Self {
+            target_pod: true,
+            endpoint_header: true,
+            metadata: true,
+            list: 1,
+            clear_route_cache: true,
+            response_headers: true,
+        }
+    }
+}
+
+impl Default for Envoy {
+    fn default() -> Self {
+        Self { eds_file: None, eds_cluster: "fairlead".to_owned(), trailer_override: true }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 << 20,
+            body_budget_bytes: 512 << 20,
+            body_timeout: Duration::from_secs(60),
+            streams_per_connection_max: 1024,
+        }
+    }
+}
+
+impl Default for Scrape {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+            stale_after: Duration::from_secs(5),
+            concurrency: 64,
+            page_bytes_max: 4 << 20,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { cooldown_base: Duration::from_secs(1), cooldown_max: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, grace: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, filter: "info".to_owned() }
+    }
+}

@@ -1,0 +1,100 @@
+//! What discovery says about an engine endpoint.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A dense handle on an endpoint: `slot` indexes arrays and bitsets, `generation` makes a reused slot a different endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId {
+    /// Index below [`crate::state::ENDPOINTS_MAX`].
+    pub slot: u32,
+    /// Counts how often the slot was given out.
+    pub generation: u32,
+}
+
+/// Which inference engine answers at an endpoint. It decides how its metrics are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// vLLM, and whatever exports the same metrics.
+    #[default]
+    Vllm,
+    /// An engine without metrics that we read; routing uses our own counts alone.
+    None,
+}
+
+/// The part an endpoint plays when prefill and decode are split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Does both.
+    #[default]
+    Both,
+    /// Prefill only.
+    Prefill,
+    /// Decode only.
+    Decode,
+}
+
+/// A model that an endpoint serves, with the LoRA adapters that ride on it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct ModelSpec {
+    /// The name that requests carry in `model`.
+    pub name: String,
+    /// Adapter names, each of which is a model name of its own for requests.
+    pub adapters: Vec<String>,
+}
+
+/// An endpoint as discovery describes it. Its address is its identity: the same address with other
+/// attributes is the same endpoint, changed, and keeps its counts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EndpointSpec {
+    /// Where requests go, `ip:port`.
+    pub address: SocketAddr,
+    /// Name for people: the pod's name, or the address.
+    pub name: String,
+    /// Models served; empty means that any model is accepted.
+    pub models: Vec<ModelSpec>,
+    /// Engine kind.
+    pub engine: EngineKind,
+    /// Role in disaggregated serving.
+    pub role: Role,
+    /// Relative capacity, 1 to 1,000; weighted strategies send in proportion to it.
+    pub weight: u32,
+    /// Cost of a token relative to others, in any unit, at least 0.
+    pub cost: f64,
+    /// Tier name, such as `spot`.
+    pub tier: Option<String>,
+    /// Region name.
+    pub region: Option<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where metrics are read; `None` means the endpoint's own address.
+    pub metrics_address: Option<SocketAddr>,
+}
+
+impl EndpointSpec {
+    /// An endpoint at `address` with every attribute at its default, serving any model.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            name: address.to_string(),
+            models: Vec::new(),
+            engine: EngineKind::default(),
+            role: Role::default(),
+            weight: 1,
+            cost: 1.0,
+            tier: None,
+            region: None,
+            labels: BTreeMap::new(),
+            metrics_address: None,
+        }
+    }
+
+    /// Address of the metrics page.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics_address.unwrap_or(self.address)
+    }
+}

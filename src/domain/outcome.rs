@@ -1,0 +1,43 @@
+//! How an exchange with an engine ended.
+
+/// What an [`Endpoint`](crate::state::Endpoint) did wrong, as far as passive health is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The connection could not be made (Envoy flag `UF`).
+    Refused,
+    /// The connection broke before response headers (Envoy flags `UC`, `UR`).
+    Reset,
+    /// No response headers within the proxy's per-try limit (Envoy flag `UT`).
+    TimedOut,
+    /// The engine answered 502 or 503.
+    Unavailable,
+    /// The proxy went on to the next endpoint of the list; which fault made it do so is not told.
+    PassedOver,
+}
+
+impl Failure {
+    /// Name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+            Self::PassedOver => "passed_over",
+        }
+    }
+}
+
+/// How a request that held a ticket ended. A ticket is settled exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Response headers came; the status was this one.
+    Answered {
+        /// HTTP status that the client saw.
+        status: u16,
+    },
+    /// The endpoint failed and the client saw a local error of the proxy.
+    Failed(Failure),
+    /// The stream ended before response headers: the client left, or the proxy did.
+    Aborted,
+}

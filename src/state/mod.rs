@@ -1,0 +1,17 @@
+//! The endpoint cache: one writer folds discovery into immutable snapshots, readers take one and keep it.
+//!
+//! Numbers live as atomics in each [`Endpoint`], so a scrape or a request never rebuilds a snapshot.
+
+mod endpoint;
+mod live;
+mod registry;
+mod slots;
+mod snapshot;
+mod ticket;
+
+pub use endpoint::Endpoint;
+pub use live::{Cooldown, Live};
+pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
+pub use slots::{ENDPOINTS_MAX, SlotTable};
+pub use snapshot::{ModelView, Reader, Snapshot};
+pub use ticket::Ticket;

@@ -1,0 +1,191 @@
+//! The one writer of the endpoint picture.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::domain::{EndpointId, EndpointSpec};
+
+use super::{ENDPOINTS_MAX, Endpoint, Reader, Snapshot};
+
+/// Which discovery source speaks. Where two give the same address, the lower id wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(pub u16);
+
+/// What a source tells the registry.
+#[derive(Debug)]
+pub enum Change {
+    /// The source's whole set, replacing what it gave before.
+    Replace(SourceId, Vec<EndpointSpec>),
+}
+
+/// What became of a batch of changes.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Endpoints that came.
+    pub added: Vec<Arc<Endpoint>>,
+    /// Endpoints that left; whoever keeps state by id must drop it.
+    pub removed: Vec<Arc<Endpoint>>,
+}
+
+/// A change that could not be taken whole.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// More endpoints than slots.
+    #[error("{0} endpoints do not fit: at most {ENDPOINTS_MAX} are kept; the rest are left out")]
+    Full(usize),
+}
+
+/// The mutable picture. Owned by one task; publishes through its [`Reader`].
+#[derive(Debug, Default)]
+pub struct Registry {
+    sources: BTreeMap<SourceId, Vec<EndpointSpec>>,
+    endpoints: HashMap<SocketAddr, Arc<Endpoint>>,
+    free: Vec<EndpointId>,
+    slots_used: u32,
+    version: u64,
+    reader: Reader,
+}
+
+impl Registry {
+    /// An empty registry; nothing is published yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A handle on what this registry publishes.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Folds changes into the picture and publishes one snapshot.
+    ///
+    /// Endpoints that stay keep their id and their numbers, also when their attributes change. Requests that run
+    /// on an endpoint that left go on: they own it.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> (Applied, Result<(), RegistryError>) {
+        for Change::Replace(source, specs) in changes {
+            self.sources.insert(source, specs);
+        }
+        let mut wanted: HashMap<SocketAddr, &EndpointSpec> = HashMap::new();
+        for spec in self.sources.values().flatten() {
+            wanted.entry(spec.address).or_insert(spec);
+        }
+        let mut applied = Applied::default();
+        let mut kept = HashMap::with_capacity(wanted.len());
+        for (address, endpoint) in self.endpoints.drain() {
+            match wanted.remove(&address) {
+                None => {
+                    self.free.push(EndpointId { generation: endpoint.id.generation + 1, ..endpoint.id });
+                    applied.removed.push(endpoint);
+                }
+                Some(spec) if *spec == endpoint.spec => drop(kept.insert(address, endpoint)),
+                Some(spec) => {
+                    let changed = Endpoint::new(endpoint.id, spec.clone(), Arc::clone(&endpoint.live));
+                    kept.insert(address, Arc::new(changed));
+                }
+            }
+        }
+        let mut refused = 0;
+        let mut fresh: Vec<_> = wanted.into_values().cloned().collect();
+        fresh.sort_by_key(|spec| spec.address);
+        for spec in fresh {
+            let Some(id) = next_id(&mut self.free, &mut self.slots_used) else {
+                refused += 1;
+                continue;
+            };
+            let endpoint = Arc::new(Endpoint::new(id, spec, Arc::default()));
+            kept.insert(endpoint.spec.address, Arc::clone(&endpoint));
+            applied.added.push(endpoint);
+        }
+        self.endpoints = kept;
+        self.version += 1;
+        self.reader.publish(Snapshot::build(self.version, self.endpoints.values().cloned().collect()));
+        (applied, if refused > 0 { Err(RegistryError::Full(refused)) } else { Ok(()) })
+    }
+}
+
+fn next_id(free: &mut Vec<EndpointId>, slots_used: &mut u32) -> Option<EndpointId> {
+    if let Some(id) = free.pop() {
+        return Some(id);
+    }
+    let slot = *slots_used;
+    ((slot as usize) < ENDPOINTS_MAX).then(|| {
+        *slots_used += 1;
+        EndpointId { slot, generation: 0 }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::ModelSpec;
+    use crate::state::Ticket;
+
+    use super::*;
+
+    fn spec(port: u16, models: &[&str]) -> EndpointSpec {
+        let models =
+            models.iter().map(|name| ModelSpec { name: (*name).to_owned(), adapters: vec![format!("{name}-lora")] });
+        EndpointSpec { models: models.collect(), ..EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port))) }
+    }
+
+    fn replace(registry: &mut Registry, source: u16, specs: Vec<EndpointSpec>) -> Applied {
+        let (applied, result) = registry.apply([Change::Replace(SourceId(source), specs)]);
+        result.unwrap();
+        applied
+    }
+
+    #[test]
+    fn a_changed_attribute_keeps_the_id_and_the_count() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![spec(1, &["a"])]);
+        let before = Arc::clone(&registry.reader().load().endpoints()[0]);
+        let _ticket = Ticket::open(Arc::clone(&before));
+        let applied = replace(&mut registry, 0, vec![EndpointSpec { weight: 7, ..spec(1, &["a"]) }]);
+        let after = Arc::clone(&registry.reader().load().endpoints()[0]);
+        assert!(applied.added.is_empty() && applied.removed.is_empty());
+        assert_eq!((after.id, after.live.in_flight(), after.spec.weight), (before.id, 1, 7));
+    }
+
+    #[test]
+    fn a_reused_slot_is_another_endpoint() {
+        let mut registry = Registry::new();
+        let first = replace(&mut registry, 0, vec![spec(1, &[])]).added[0].id;
+        replace(&mut registry, 0, vec![]);
+        let second = replace(&mut registry, 0, vec![spec(2, &[])]).added[0].id;
+        assert_eq!(first.slot, second.slot);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn sources_do_not_erase_each_other_and_the_first_wins() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![EndpointSpec { weight: 2, ..spec(1, &[]) }]);
+        replace(&mut registry, 1, vec![spec(1, &[]), spec(2, &[])]);
+        let snapshot = registry.reader().load();
+        assert_eq!(snapshot.endpoints().len(), 2);
+        assert_eq!(snapshot.endpoints()[0].spec.weight, 2);
+    }
+
+    #[test]
+    fn models_and_adapters_are_found_with_the_endpoints_that_take_any() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![spec(1, &["a"]), spec(2, &["a", "b"]), spec(3, &[])]);
+        let snapshot = registry.reader().load();
+        let ports = |model| snapshot.serving(model).iter().map(|e| e.spec.address.port()).collect::<Vec<_>>();
+        assert_eq!(ports("a"), [1, 2, 3]);
+        assert_eq!(ports("b-lora"), [2, 3]);
+        assert_eq!(ports("unheard-of"), [3]);
+        assert_eq!(snapshot.model("b-lora").unwrap().parent.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn more_endpoints_than_slots_are_refused_and_the_rest_kept() {
+        let specs = (0..=ENDPOINTS_MAX as u32)
+            .map(|n| EndpointSpec::at(SocketAddr::from(((0x7f00_0001 + n).to_be_bytes(), 80))))
+            .collect();
+        let mut registry = Registry::new();
+        let (applied, result) = registry.apply([Change::Replace(SourceId(0), specs)]);
+        assert!(matches!(result, Err(RegistryError::Full(1))));
+        assert_eq!(applied.added.len(), ENDPOINTS_MAX);
+    }
+}

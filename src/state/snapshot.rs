@@ -1,0 +1,105 @@
+//! The immutable picture that a request routes by.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Endpoint;
+
+/// The endpoints that serve one model.
+#[derive(Debug)]
+pub struct ModelView {
+    /// The name that requests carry.
+    pub name: Box<str>,
+    /// For an adapter: the model that it rides on.
+    pub parent: Option<Box<str>>,
+    /// Who serves it; never empty, in the order of addresses.
+    pub endpoints: Box<[Arc<Endpoint>]>,
+}
+
+/// Everything that routing may know of the fleet, at one version.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    version: u64,
+    endpoints: Box<[Arc<Endpoint>]>,
+    by_address: HashMap<SocketAddr, u32>,
+    models: HashMap<Box<str>, ModelView>,
+    any_model: Box<[Arc<Endpoint>]>,
+}
+
+impl Snapshot {
+    /// Builds a snapshot; `endpoints` in any order, each address once.
+    pub fn build(version: u64, mut endpoints: Vec<Arc<Endpoint>>) -> Self {
+        endpoints.sort_by_key(|endpoint| endpoint.spec.address);
+        let by_address = (0..).zip(&endpoints).map(|(at, endpoint)| (endpoint.spec.address, at)).collect();
+        let any_model: Box<[_]> = endpoints.iter().filter(|e| e.spec.models.is_empty()).cloned().collect();
+        let mut models: HashMap<Box<str>, (Option<Box<str>>, Vec<Arc<Endpoint>>)> = HashMap::new();
+        for endpoint in &endpoints {
+            for model in &endpoint.spec.models {
+                let adapters = model.adapters.iter().map(|name| (name, Some(&model.name)));
+                for (name, parent) in std::iter::once((&model.name, None)).chain(adapters) {
+                    let (_, serving) = models
+                        .entry(name.as_str().into())
+                        .or_insert_with(|| (parent.map(|parent| parent.as_str().into()), Vec::new()));
+                    if !serving.last().is_some_and(|last| Arc::ptr_eq(last, endpoint)) {
+                        serving.push(Arc::clone(endpoint));
+                    }
+                }
+            }
+        }
+        let view = |(name, (parent, mut serving)): (Box<str>, (_, Vec<_>))| {
+            serving.extend(any_model.iter().cloned());
+            (name.clone(), ModelView { name, parent, endpoints: serving.into() })
+        };
+        let models = models.into_iter().map(view).collect();
+        Self { version, endpoints: endpoints.into(), by_address, models, any_model }
+    }
+
+    /// Counts publications; 0 is the empty snapshot before the first.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All endpoints, in the order of addresses.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Those that serve `model`: the ones that name it and the ones that take any model. Empty if nobody does.
+    pub fn serving(&self, model: &str) -> &[Arc<Endpoint>] {
+        self.models.get(model).map_or(&self.any_model, |view| &view.endpoints)
+    }
+
+    /// The named models and adapters, in no order.
+    pub fn models(&self) -> impl Iterator<Item = &ModelView> {
+        self.models.values()
+    }
+
+    /// One named model or adapter.
+    pub fn model(&self, name: &str) -> Option<&ModelView> {
+        self.models.get(name)
+    }
+
+    /// The endpoint at an address.
+    pub fn at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(*self.by_address.get(&address)? as usize)
+    }
+}
+
+/// A handle on the newest snapshot. Clones read the same.
+#[derive(Debug, Clone, Default)]
+pub struct Reader(Arc<ArcSwap<Snapshot>>);
+
+impl Reader {
+    /// The newest snapshot; keep it for the whole of one request.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Makes `snapshot` the newest. For the registry, and for tests and simulations that have none.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+}
