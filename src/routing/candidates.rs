@@ -1,0 +1,44 @@
+//! The endpoints that a strategy may choose among.
+
+use std::sync::Arc;
+
+use crate::state::Endpoint;
+
+/// A non-empty set of endpoints, in no meaningful order.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidates<'a> {
+    all: &'a [Arc<Endpoint>],
+    kept: Option<&'a [u32]>,
+}
+
+impl<'a> Candidates<'a> {
+    /// All of `endpoints`; `None` if there are none.
+    pub fn all(endpoints: &'a [Arc<Endpoint>]) -> Option<Self> {
+        (!endpoints.is_empty()).then_some(Self { all: endpoints, kept: None })
+    }
+
+    /// Those of these candidates at the positions `kept`; `None` if that leaves none or a position is out of range.
+    pub fn only(self, kept: &'a [u32]) -> Option<Self> {
+        debug_assert!(self.kept.is_none(), "a narrowed set is not narrowed again");
+        let in_range = kept.iter().all(|at| (*at as usize) < self.all.len());
+        (!kept.is_empty() && in_range).then_some(Self { kept: Some(kept), ..self })
+    }
+
+    /// How many there are; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(self) -> usize {
+        self.kept.map_or(self.all.len(), <[u32]>::len)
+    }
+
+    /// The candidate at a position, which wraps around.
+    #[expect(clippy::indexing_slicing, reason = "the constructors hold every position within the set")]
+    pub fn at(self, position: usize) -> &'a Arc<Endpoint> {
+        let position = position % self.len();
+        &self.all[self.kept.map_or(position, |kept| kept[position] as usize)]
+    }
+
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+        (0..self.len()).map(move |position| self.at(position))
+    }
+}

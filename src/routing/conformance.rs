@@ -1,0 +1,130 @@
+//! What every registered strategy must hold to. A new one is covered the moment it is listed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{EndpointId, EndpointSpec, Moment};
+use crate::state::{Endpoint, Ticket};
+
+use super::*;
+
+pub(super) fn view(seed: u64) -> RequestView<'static> {
+    RequestView { model: "m", now: Moment::from_micros(10_000_000), seed, stale_after: Duration::from_secs(5) }
+}
+
+pub(super) fn fleet_of(weights: &[u32]) -> Vec<Arc<Endpoint>> {
+    let endpoint = |(slot, weight): (u32, &u32)| {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1000 + slot as u16));
+        let spec = EndpointSpec { weight: *weight, ..EndpointSpec::at(address) };
+        Arc::new(Endpoint::new(EndpointId { slot, generation: 0 }, spec, Arc::default()))
+    };
+    (0..).zip(weights).map(endpoint).collect()
+}
+
+pub(super) fn fleet(size: usize) -> Vec<Arc<Endpoint>> {
+    fleet_of(&vec![1; size])
+}
+
+fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
+    match router.route(&view(seed), Candidates::all(fleet).unwrap()) {
+        Decision::Send(endpoint) => endpoint,
+        Decision::Wait(_) => panic!("a strategy without a queue made a request wait"),
+    }
+}
+
+fn for_each_strategy(test: impl Fn(&'static str, &dyn Router)) {
+    for registration in STRATEGIES {
+        test(registration.name, &*(registration.build)());
+    }
+}
+
+#[test]
+fn every_choice_is_a_candidate_and_a_single_one_is_always_chosen() {
+    for_each_strategy(|name, router| {
+        let all = fleet(20);
+        for size in [1, 2, 3, 20] {
+            for seed in 0..50 {
+                let chosen = send(router, seed, &all[..size]);
+                assert!(all[..size].iter().any(|e| e.id == chosen.id), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn missing_and_lying_gauges_do_no_harm() {
+    for_each_strategy(|_, router| {
+        let fleet = fleet(4);
+        fleet[0].live.set_gauges([Some(f64::NAN), Some(f64::INFINITY), None], view(0).now);
+        fleet[1].live.set_gauges([Some(1e300), Some(1e300), Some(1e300)], view(0).now);
+        for seed in 0..50 {
+            send(router, seed, &fleet);
+        }
+    });
+}
+
+#[test]
+fn equal_endpoints_share_the_load_evenly() {
+    for_each_strategy(|name, router| {
+        let fleet = fleet(8);
+        let mut counts: HashMap<EndpointId, u32> = HashMap::new();
+        for seed in 0..8000 {
+            *counts.entry(send(router, seed, &fleet).id).or_default() += 1;
+        }
+        for endpoint in &fleet {
+            let count = counts.get(&endpoint.id).copied().unwrap_or(0);
+            assert!((850..=1150).contains(&count), "{name} sent {count} of 8000 to one of 8");
+        }
+    });
+}
+
+#[test]
+fn the_same_seeds_give_the_same_choices() {
+    for registration in STRATEGIES {
+        let fleet = fleet(5);
+        let run = || {
+            let router = (registration.build)();
+            (0..100).map(|seed| send(&*router, seed, &fleet).id).collect::<Vec<_>>()
+        };
+        assert_eq!(run(), run(), "{}", registration.name);
+    }
+}
+
+#[test]
+fn a_removed_endpoint_leaves_nothing_to_the_next_in_its_slot() {
+    for_each_strategy(|name, router| {
+        let fleet = fleet(2);
+        for seed in 0..100 {
+            send(router, seed, &fleet);
+        }
+        for endpoint in &fleet {
+            router.on_endpoint_removed(endpoint.id);
+        }
+        let mut chosen: Vec<_> = (0..200).map(|seed| send(router, seed, &fleet).id.slot).collect();
+        chosen.sort_unstable();
+        assert!(chosen[40] == 0 && chosen[160] == 1, "{name}");
+    });
+}
+
+#[test]
+fn load_aware_strategies_avoid_the_busy_endpoint() {
+    for name in ["least-request", "power-of-two"] {
+        let set = StrategySet::build(name).unwrap();
+        let fleet = fleet(2);
+        let _busy: Vec<_> = (0..5).map(|_| Ticket::open(Arc::clone(&fleet[0]))).collect();
+        for seed in 0..50 {
+            assert_eq!(send(&*set.default_strategy().router, seed, &fleet).id, fleet[1].id, "{name}");
+        }
+    }
+}
+
+#[test]
+fn names_are_unique_and_an_unknown_one_lists_them() {
+    let mut sorted = names();
+    sorted.dedup();
+    assert_eq!(sorted.len(), STRATEGIES.len());
+    let error = StrategySet::build("fastest").unwrap_err().to_string();
+    assert!(error.contains("\"fastest\"") && error.contains("round-robin"), "{error}");
+}

@@ -1,0 +1,146 @@
+//! What surrounds every strategy: who is eligible, and who comes next should the choice fail.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::state::Endpoint;
+
+use super::picker::lowest;
+use super::{Candidates, Decision, Filter, NotAside, OpenRequests, RequestView, Router, Scorer, Wait};
+
+/// Where a request goes: the chosen endpoint first, then those that Envoy may try if it fails.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    endpoints: SmallVec<[Arc<Endpoint>; 3]>,
+}
+
+impl Plan {
+    /// The chosen endpoint.
+    #[expect(clippy::indexing_slicing, reason = "a plan is made with its first endpoint")]
+    pub fn first(&self) -> &Arc<Endpoint> {
+        &self.endpoints[0]
+    }
+
+    /// All of them, best first.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+}
+
+/// Asks `router` to choose among `endpoints`, without those that are put aside unless all are, and completes the
+/// plan to `length` endpoints. `None` if there are no endpoints.
+pub fn decide(
+    router: &dyn Router,
+    request: &RequestView<'_>,
+    endpoints: &[Arc<Endpoint>],
+    length: usize,
+) -> Option<Result<Plan, Wait>> {
+    let all = Candidates::all(endpoints)?;
+    let kept = eligible(request, endpoints);
+    let candidates = kept.as_deref().and_then(|kept| all.only(kept)).unwrap_or(all);
+    Some(match router.route(request, candidates) {
+        Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
+        Decision::Wait(wait) => Err(wait),
+    })
+}
+
+/// The choice of last resort, which needs nothing but our own counts: the least loaded eligible endpoint.
+pub fn least_loaded(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>], length: usize) -> Option<Plan> {
+    let first = next_best(request, endpoints, &[])?;
+    Some(complete(Arc::clone(first), request, endpoints, length))
+}
+
+/// Positions of the endpoints that are not put aside; `None` if that is all of them, which is the usual case.
+fn eligible(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>]) -> Option<SmallVec<[u32; 64]>> {
+    let keeps = |endpoint: &Arc<Endpoint>| NotAside.keeps(request, endpoint);
+    if endpoints.iter().all(keeps) {
+        return None;
+    }
+    Some((0..).zip(endpoints).filter(|(_, endpoint)| keeps(endpoint)).map(|(at, _)| at).collect())
+}
+
+fn complete(first: Arc<Endpoint>, request: &RequestView<'_>, endpoints: &[Arc<Endpoint>], length: usize) -> Plan {
+    let mut planned: SmallVec<[Arc<Endpoint>; 3]> = smallvec::smallvec![first];
+    while planned.len() < length {
+        let Some(next) = next_best(request, endpoints, &planned) else { break };
+        planned.push(Arc::clone(next));
+    }
+    Plan { endpoints: planned }
+}
+
+/// The least loaded endpoint that is not planned yet; one that is put aside only when no other is left.
+fn next_best<'a>(
+    request: &RequestView<'_>,
+    endpoints: &'a [Arc<Endpoint>],
+    planned: &[Arc<Endpoint>],
+) -> Option<&'a Arc<Endpoint>> {
+    const ASIDE: f64 = 1e12;
+    let rest = endpoints.iter().filter(|endpoint| !planned.iter().any(|p| p.id == endpoint.id));
+    let key = |endpoint: &Endpoint| {
+        let aside = if endpoint.live.is_aside(request.now) { ASIDE } else { 0.0 };
+        aside + OpenRequests.score(request, endpoint).value
+    };
+    lowest(rest, key, &mut fastrand::Rng::with_seed(request.seed ^ planned.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::domain::Failure;
+    use crate::routing::StrategySet;
+    use crate::routing::conformance::{fleet, view};
+    use crate::state::{Cooldown, Ticket};
+
+    use super::*;
+
+    const COOLDOWN: Cooldown = Cooldown { base: Duration::from_secs(1), max: Duration::from_secs(30) };
+
+    #[derive(Debug)]
+    struct Stuck;
+
+    impl Router for Stuck {
+        fn route(&self, _: &RequestView<'_>, _: Candidates<'_>) -> Decision {
+            Decision::Wait(Wait::new().0)
+        }
+    }
+
+    #[test]
+    fn an_endpoint_put_aside_is_not_chosen_and_comes_last_in_the_list() {
+        let fleet = fleet(3);
+        let set = StrategySet::build("random").unwrap();
+        fleet[1].live.report_failure(Failure::Refused, view(0).now, COOLDOWN, 0.5);
+        for seed in 0..100 {
+            let plan = decide(&*set.default_strategy().router, &view(seed), &fleet, 3).unwrap().unwrap();
+            assert_ne!(plan.first().id, fleet[1].id);
+            assert_eq!(plan.endpoints()[2].id, fleet[1].id);
+        }
+    }
+
+    #[test]
+    fn when_all_are_aside_somebody_is_chosen_all_the_same() {
+        let fleet = fleet(2);
+        for endpoint in &fleet {
+            endpoint.live.report_failure(Failure::Refused, view(0).now, COOLDOWN, 0.5);
+        }
+        let set = StrategySet::build("least-request").unwrap();
+        assert!(decide(&*set.default_strategy().router, &view(1), &fleet, 1).unwrap().is_ok());
+    }
+
+    #[test]
+    fn the_list_names_each_endpoint_once_and_is_no_longer_than_the_fleet() {
+        let fleet = fleet(2);
+        let plan = least_loaded(&view(3), &fleet, 5).unwrap();
+        assert_eq!(plan.endpoints().len(), 2);
+        assert_ne!(plan.endpoints()[0].id, plan.endpoints()[1].id);
+    }
+
+    #[test]
+    fn a_stuck_strategy_gives_a_wait_and_the_last_resort_the_least_loaded() {
+        let fleet = fleet(3);
+        let _busy = [0, 1].map(|at| Ticket::open(Arc::clone(&fleet[at])));
+        assert!(decide(&Stuck, &view(1), &fleet, 1).unwrap().is_err());
+        assert_eq!(least_loaded(&view(1), &fleet, 1).unwrap().first().id, fleet[2].id);
+    }
+}

@@ -1,0 +1,31 @@
+//! Dropping candidates.
+
+use std::fmt::Debug;
+
+use crate::state::Endpoint;
+
+use super::RequestView;
+
+/// Keeps or drops one candidate at a time. Where filters leave nobody, they are passed over: a filter states a
+/// preference, never a reason to refuse a request.
+pub trait Filter: Send + Sync + Debug {
+    /// Name in explanations.
+    fn name(&self) -> &'static str;
+
+    /// Whether the candidate stays.
+    fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool;
+}
+
+/// Drops endpoints that are put aside because they failed lately.
+#[derive(Debug, Clone, Copy)]
+pub struct NotAside;
+
+impl Filter for NotAside {
+    fn name(&self) -> &'static str {
+        "not-aside"
+    }
+
+    fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
+        !endpoint.live.is_aside(request.now)
+    }
+}

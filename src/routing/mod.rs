@@ -1,0 +1,138 @@
+//! Choosing an endpoint: strategies, and the pieces that most of them are made of.
+//!
+//! A strategy implements [`Router`]: one synchronous, total function over a non-empty candidate set. Most are a
+//! [`Scored`] composition of [`Filter`]s, a [`Scorer`] and a [`Picker`]. Around every strategy the framework
+//! ([`decide`]) leaves out endpoints that are put aside and completes the list that Envoy may fall back on.
+
+mod candidates;
+#[cfg(test)]
+mod conformance;
+mod decide;
+mod filter;
+mod picker;
+mod scored;
+mod scorer;
+mod strategies;
+mod wait;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{EndpointId, Moment};
+use crate::state::Endpoint;
+
+pub use candidates::Candidates;
+pub use decide::{Plan, decide, least_loaded};
+pub use filter::{Filter, NotAside};
+pub use picker::Picker;
+pub use scored::Scored;
+pub use scorer::{OpenRequests, Prefer, Score, Scorer};
+pub use strategies::STRATEGIES;
+pub use wait::{Resume, Wait};
+
+/// What a strategy may know of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    /// The model asked for; empty where the request could not name one.
+    pub model: &'a str,
+    /// When the decision is made.
+    pub now: Moment,
+    /// Source of this request's randomness: the same seed and state give the same decision.
+    pub seed: u64,
+    /// Age at which a scraped value counts as absent.
+    pub stale_after: Duration,
+}
+
+impl RequestView<'_> {
+    /// This request's random generator.
+    pub fn rng(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed)
+    }
+}
+
+/// What a strategy answers.
+#[derive(Debug)]
+pub enum Decision {
+    /// Send the request there.
+    Send(Arc<Endpoint>),
+    /// Ask again when this is resumed, or take the least loaded endpoint at the deadline.
+    Wait(Wait),
+}
+
+/// A routing strategy.
+pub trait Router: Send + Sync + Debug {
+    /// Chooses one of the candidates. Called on the hot path: no I/O, no lock that is held for long.
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision;
+
+    /// An endpoint left: drop what is kept for it. Its slot may be given out again.
+    fn on_endpoint_removed(&self, _id: EndpointId) {}
+}
+
+/// A strategy as it is listed: name, summary and constructor.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration {
+    /// Name in headers and configuration.
+    pub name: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// Makes the strategy.
+    pub build: fn() -> Arc<dyn Router>,
+}
+
+/// A strategy ready for use.
+#[derive(Debug, Clone)]
+pub struct Strategy {
+    /// Its registered name.
+    pub name: &'static str,
+    /// Its place in [`STRATEGIES`], for arrays of metrics.
+    pub index: usize,
+    /// The strategy.
+    pub router: Arc<dyn Router>,
+}
+
+/// The strategies of this process, built once, and which of them is the default.
+#[derive(Debug)]
+pub struct StrategySet {
+    strategies: Vec<Strategy>,
+    default: usize,
+}
+
+/// A strategy name that is not registered.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" is not a strategy; known are {known}", known = names().join(", "))]
+pub struct UnknownStrategy(pub String);
+
+/// Names of all registered strategies, in their order.
+pub fn names() -> Vec<&'static str> {
+    STRATEGIES.iter().map(|registration| registration.name).collect()
+}
+
+impl StrategySet {
+    /// Builds every registered strategy; `default` serves requests that name none.
+    pub fn build(default: &str) -> Result<Self, UnknownStrategy> {
+        let make = |(index, r): (usize, &Registration)| Strategy { name: r.name, index, router: (r.build)() };
+        let strategies: Vec<_> = STRATEGIES.iter().enumerate().map(make).collect();
+        let default =
+            strategies.iter().position(|s| s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
+        Ok(Self { strategies, default })
+    }
+
+    /// The strategy of that name.
+    pub fn named(&self, name: &str) -> Option<&Strategy> {
+        self.strategies.iter().find(|strategy| strategy.name == name)
+    }
+
+    /// The default strategy.
+    #[expect(clippy::indexing_slicing, reason = "build() found the index in this very vector")]
+    pub fn default_strategy(&self) -> &Strategy {
+        &self.strategies[self.default]
+    }
+
+    /// Tells every strategy that an endpoint left.
+    pub fn on_endpoint_removed(&self, id: EndpointId) {
+        for strategy in &self.strategies {
+            strategy.router.on_endpoint_removed(id);
+        }
+    }
+}
