@@ -1,0 +1,126 @@
+//! What all exchanges of the process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::admission::BodyBudget;
+use crate::config::{Config, UnknownPaths};
+use crate::domain::{Clock, Moment};
+use crate::routing::StrategySet;
+use crate::state::{Cooldown, Reader};
+use crate::telemetry::Metrics;
+
+/// The part of the configuration that an exchange goes by.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// What to do with paths that we do not route.
+    pub unknown_paths: UnknownPaths,
+    /// Endpoints in the list.
+    pub list: usize,
+    /// Largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// Age at which a scraped value counts as absent.
+    pub stale_after: Duration,
+    /// How failing endpoints are put aside.
+    pub cooldown: Cooldown,
+    /// Whether the answer tells the client who served it.
+    pub response_headers: bool,
+}
+
+impl From<&Config> for Policy {
+    fn from(config: &Config) -> Self {
+        Self {
+            unknown_paths: config.routing.unknown_paths,
+            list: config.destination.list,
+            body_bytes_max: config.limits.body_bytes_max,
+            stale_after: config.scrape.stale_after,
+            cooldown: Cooldown { base: config.health.cooldown_base, max: config.health.cooldown_max },
+            response_headers: config.destination.response_headers,
+        }
+    }
+}
+
+/// Shared by all exchanges.
+#[derive(Debug)]
+pub struct Core {
+    /// The endpoint cache.
+    pub reader: Reader,
+    /// The strategies.
+    pub strategies: Arc<StrategySet>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What to go by.
+    pub policy: Policy,
+    /// Memory for bodies.
+    pub budget: BodyBudget,
+    /// The clock.
+    pub clock: Clock,
+    seeds: AtomicU64,
+    holds: HoldWatch,
+}
+
+impl Core {
+    /// Puts the parts together; `seed` starts the tie-breaking generator.
+    pub fn new(config: &Config, reader: Reader, strategies: Arc<StrategySet>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        let budget = BodyBudget::new(config.limits.body_budget_bytes, Arc::clone(&metrics.body_bytes_held));
+        let seed = config.routing.seed.unwrap_or_else(|| fastrand::u64(..));
+        let (policy, holds) = (Policy::from(config), HoldWatch::default());
+        Self { reader, strategies, metrics, policy, budget, clock, seeds: AtomicU64::new(seed), holds }
+    }
+
+    /// The next request's seed (`SplitMix64`).
+    pub(super) fn next_seed(&self) -> u64 {
+        let mut z = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Notes how long after its response headers a streamed exchange ended. Returns true once, when it is plain
+    /// that the proxy does not keep our stream open to the end.
+    pub(super) fn note_stream_end(&self, headers_at: Moment, now: Moment) -> bool {
+        self.holds.note(now - headers_at)
+    }
+}
+
+/// Watches whether the proxy keeps our stream open while a streamed answer runs (`response_trailer_mode: SEND`).
+///
+/// The protocol does not tell how it is configured, but it shows: without it every stream ends within moments of the
+/// response headers, and requests would count as finished while they still run.
+#[derive(Debug, Default)]
+struct HoldWatch {
+    early: AtomicU64,
+    held: AtomicU64,
+}
+
+impl HoldWatch {
+    const EARLY: Duration = Duration::from_millis(5);
+    const SAMPLES: u64 = 200;
+
+    fn note(&self, after_headers: Duration) -> bool {
+        if after_headers > Self::EARLY {
+            self.held.store(1, Relaxed);
+            return false;
+        }
+        self.held.load(Relaxed) == 0 && self.early.fetch_add(1, Relaxed) + 1 == Self::SAMPLES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_all_end_at_the_headers_are_noticed_once() {
+        let watch = HoldWatch::default();
+        assert_eq!((0..1000).filter(|_| watch.note(Duration::from_millis(1))).count(), 1);
+    }
+
+    #[test]
+    fn one_held_stream_clears_the_suspicion() {
+        let watch = HoldWatch::default();
+        watch.note(Duration::from_secs(1));
+        assert!((0..1000).all(|_| !watch.note(Duration::ZERO)));
+    }
+}

@@ -1,0 +1,342 @@
+//! The life of one exchange.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::UnknownPaths;
+use crate::domain::Moment;
+use crate::openai::{self, Api, ApiError, BodyError, Route, models};
+use crate::routing::{self, Plan, RequestView, Strategy};
+use crate::state::{Endpoint, Snapshot, Ticket};
+use crate::telemetry::events;
+
+use super::body::Body;
+use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
+
+/// Whether our choice steers the request or is only made to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steering {
+    /// It steers.
+    Real,
+    /// The front end only observes: nothing is counted in anywhere.
+    Shadow,
+}
+
+/// A request that was sent on.
+#[derive(Debug)]
+struct Booking {
+    plan: Plan,
+    strategy: &'static str,
+    ticket: Option<Ticket>,
+}
+
+/// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
+#[derive(Debug)]
+pub struct Exchange {
+    core: Arc<Core>,
+    steering: Steering,
+    head: RequestHead,
+    body: Body,
+    streamed: bool,
+    seed: u64,
+    /// The model of a request whose decision waits.
+    waiting_model: Option<Box<str>>,
+    booking: Option<Booking>,
+    answered_at: Option<Moment>,
+    complete: bool,
+}
+
+impl Exchange {
+    /// An exchange of which nothing is known yet.
+    pub fn new(core: Arc<Core>) -> Self {
+        let body = Body::new(core.policy.body_bytes_max, core.budget.permit());
+        Self {
+            seed: core.next_seed(),
+            core,
+            steering: Steering::Real,
+            head: RequestHead::default(),
+            body,
+            streamed: false,
+            waiting_model: None,
+            booking: None,
+            answered_at: None,
+            complete: false,
+        }
+    }
+
+    /// Makes this an exchange that is only observed.
+    pub(crate) fn observe(&mut self) {
+        self.steering = Steering::Shadow;
+    }
+
+    /// The request headers as far as we keep them.
+    pub fn head(&self) -> &RequestHead {
+        &self.head
+    }
+
+    /// Takes the request headers.
+    pub fn request_head(&mut self, head: RequestHead, outlook: BodyOutlook) -> Step {
+        self.head = head;
+        let Some(route) = self.head.route.take() else { return Step::Pass };
+        let step = match &route {
+            Route::ListModels => self.list_models(),
+            Route::GetModel(id) => self.get_model(id),
+            Route::Unknown => self.unknown_path(),
+            Route::Inference(api) => self.inference_head(*api, outlook),
+        };
+        self.head.route = Some(route);
+        step
+    }
+
+    fn unknown_path(&mut self) -> Step {
+        if self.head.is_upgrade && let Some(model) = self.head.model_hint.take() {
+            return self.decide(&model);
+        }
+        match self.core.policy.unknown_paths {
+            UnknownPaths::Pass => {
+                self.core.metrics.passed_through();
+                Step::Pass
+            }
+            UnknownPaths::NotFound => self.refuse(ApiError::not_found_path()),
+            UnknownPaths::Route => self.decide(""),
+        }
+    }
+
+    fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {
+        if let Some(name) = &self.head.strategy
+            && self.core.strategies.named(name).is_none()
+        {
+            return self.refuse(ApiError::unknown_strategy(name, &routing::names()));
+        }
+        if let Some(encoding) = &self.head.content_encoding {
+            return self.refuse(ApiError::unsupported_encoding(encoding));
+        }
+        let max = self.core.policy.body_bytes_max as u64;
+        if self.head.content_length.is_some_and(|length| length > max) {
+            return self.refuse(ApiError::too_large(max));
+        }
+        match outlook {
+            BodyOutlook::Coming => Step::NeedBody,
+            BodyOutlook::None => self.with_body(api, &[]),
+            BodyOutlook::Unseen => {
+                let model = self.head.model_hint.take().unwrap_or_default();
+                self.decide(&model)
+            }
+        }
+    }
+
+    /// Takes a piece of the request body; an answer means that it is refused.
+    pub fn request_body(&mut self, piece: Vec<u8>) -> Option<LocalReply> {
+        let error = self.body.push(piece).err()?;
+        Some(self.refusal(error))
+    }
+
+    /// The body is there, or as much of it as will be shown.
+    pub fn request_end(&mut self, completeness: Completeness) -> Step {
+        let Some(Route::Inference(api)) = self.head.route else { return Step::Pass };
+        // The body is taken out of `self` so that what is read of it can be borrowed while deciding.
+        let body = std::mem::replace(&mut self.body, Body::new(self.core.policy.body_bytes_max, self.core.budget.permit()));
+        let joined = body.joined();
+        let step = match completeness {
+            Completeness::Whole => self.with_body(api, &joined),
+            Completeness::Cut => self.with_cut_body(api, &joined),
+        };
+        drop(joined);
+        self.body = body;
+        step
+    }
+
+    fn with_body(&mut self, api: Api, body: &[u8]) -> Step {
+        let content_type = self.head.content_type.take();
+        let read = openai::head::read(api, content_type.as_deref(), body);
+        match read.and_then(|head| required_model(api, &head).map(|model| (model, head.stream))) {
+            Err(error) => self.refuse(ApiError::from(error)),
+            Ok((model, stream)) => {
+                self.streamed = stream;
+                self.decide(&model)
+            }
+        }
+    }
+
+    fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Step {
+        let content_type = self.head.content_type.take();
+        let Some(cut) = openai::head::read_cut(api, content_type.as_deref(), beginning) else {
+            let hint = self.head.model_hint.take().unwrap_or_default();
+            return self.decide(&hint);
+        };
+        if let Some(fault) = cut.fault {
+            return self.refuse(ApiError::from(fault));
+        }
+        self.streamed = cut.head.stream;
+        let hint = self.head.model_hint.take();
+        let model = cut.head.model.as_deref().or(hint.as_deref()).unwrap_or_default();
+        self.decide(model)
+    }
+
+    /// Routes again after a wait.
+    pub fn resume(&mut self) -> Step {
+        let model = self.waiting_model.take().unwrap_or_default();
+        self.decide(&model)
+    }
+
+    /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
+    pub fn give_up_waiting(&mut self) -> Step {
+        let model = self.waiting_model.take().unwrap_or_default();
+        let snapshot = self.core.reader.load();
+        let view = self.view(&model);
+        self.core.metrics.degraded_decision();
+        match routing::least_loaded(&view, serving(&snapshot, &model), self.core.policy.list) {
+            Some(plan) => self.send(plan, "least-request"),
+            None => self.refuse(ApiError::deadline()),
+        }
+    }
+
+    fn view<'a>(&self, model: &'a str) -> RequestView<'a> {
+        let stale_after = self.core.policy.stale_after;
+        RequestView { model, now: self.core.clock.now(), seed: self.seed, stale_after }
+    }
+
+    /// Chooses among those that serve `model`; among all if it is empty.
+    fn decide(&mut self, model: &str) -> Step {
+        let core = Arc::clone(&self.core);
+        let started = Instant::now();
+        let snapshot = core.reader.load();
+        let strategy = self.strategy(&core);
+        let view = self.view(model);
+        match routing::decide(&*strategy.router, &view, serving(&snapshot, model), core.policy.list) {
+            None if snapshot.endpoints().is_empty() => self.refuse(ApiError::no_ready_endpoints()),
+            None => self.refuse(ApiError::model_not_found(model)),
+            Some(Err(wait)) => {
+                self.waiting_model = Some(model.into());
+                Step::Wait(wait)
+            }
+            Some(Ok(plan)) => {
+                core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
+                self.send(plan, strategy.name)
+            }
+        }
+    }
+
+    fn strategy<'c>(&self, core: &'c Core) -> &'c Strategy {
+        let named = self.head.strategy.as_deref().and_then(|name| core.strategies.named(name));
+        named.unwrap_or_else(|| core.strategies.default_strategy())
+    }
+
+    fn send(&mut self, plan: Plan, strategy: &'static str) -> Step {
+        let ticket = (self.steering == Steering::Real).then(|| Ticket::open(Arc::clone(plan.first())));
+        self.booking = Some(Booking { plan: plan.clone(), strategy, ticket });
+        Step::Send(Dispatch { plan, strategy })
+    }
+
+    /// The body's pieces as they came, for a front end that has to send them back.
+    pub fn take_body(&mut self) -> Vec<Vec<u8>> {
+        self.body.take()
+    }
+
+    /// Takes the response headers: learns who served, and gives the headers to add for the client.
+    pub fn response_head(&mut self, report: UpstreamReport) -> Vec<(&'static str, Cow<'static, str>)> {
+        let Some(mut booking) = self.booking.take() else { return Vec::new() };
+        let now = self.core.clock.now();
+        self.answered_at = Some(now);
+        self.core.metrics.response(report.status);
+        let verdict = report.judge(booking.plan.endpoints(), &self.core.reader.load());
+        if self.steering == Steering::Real {
+            for (endpoint, failure) in &verdict.failed {
+                let jitter = fastrand::Rng::with_seed(self.seed).f64();
+                let pause = endpoint.live.report_failure(*failure, now, self.core.policy.cooldown, jitter);
+                events::endpoint_failed(&self.core.metrics, endpoint, *failure, pause);
+            }
+            if let Some(served) = verdict.served.as_ref().filter(|_| verdict.alive)
+                && served.live.report_answer()
+            {
+                events::endpoint_back(served);
+            }
+        }
+        if let (Some(served), Some(ticket)) = (&verdict.served, &mut booking.ticket) {
+            if served.id != ticket.endpoint().id {
+                self.core.metrics.failover();
+            }
+            ticket.rebook(Arc::clone(served));
+        }
+        let served = verdict.served.as_ref().unwrap_or(booking.plan.first());
+        let headers = if self.core.policy.response_headers { self.notes(served, booking.strategy) } else { Vec::new() };
+        self.booking = Some(booking);
+        headers
+    }
+
+    fn notes(&self, served: &Endpoint, strategy: &'static str) -> Vec<(&'static str, Cow<'static, str>)> {
+        let id = self.head.request_id.as_deref().map_or_else(|| format!("{:016x}", self.seed), str::to_owned);
+        vec![
+            ("request-id", Cow::Owned(id)),
+            ("routing-strategy", Cow::Borrowed(strategy)),
+            ("target-pod", Cow::Owned(served.spec.name.clone())),
+            ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
+        ]
+    }
+
+    /// The last of the response was seen: the exchange is complete and its place is free.
+    pub fn response_end(&mut self) {
+        self.complete = true;
+        if let Some(booking) = &mut self.booking {
+            booking.ticket = None;
+        }
+    }
+
+    fn list_models(&self) -> Step {
+        let snapshot = self.core.reader.load();
+        let mut views: Vec<_> = snapshot.models().collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        Step::Answer(LocalReply::ok(models::list(views.into_iter().map(card)), "models"))
+    }
+
+    fn get_model(&self, id: &str) -> Step {
+        match self.core.reader.load().model(id) {
+            Some(view) => Step::Answer(LocalReply::ok(models::one(&card(view)), "models")),
+            None => self.refuse(ApiError::model_not_found(id)),
+        }
+    }
+
+    fn refuse(&self, error: ApiError) -> Step {
+        Step::Answer(self.refusal(error))
+    }
+
+    fn refusal(&self, error: ApiError) -> LocalReply {
+        self.core.metrics.refusal(error.reason);
+        error.into()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.booking.is_none() || self.steering == Steering::Shadow {
+            return;
+        }
+        match self.answered_at {
+            None => self.core.metrics.aborted(),
+            Some(answered_at) if self.streamed && !self.complete => {
+                if self.core.note_stream_end(answered_at, self.core.clock.now()) {
+                    events::streams_end_early(&self.core.metrics);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
+    if model.is_empty() { snapshot.endpoints() } else { snapshot.serving(model) }
+}
+
+/// The model that a request names; empty for the engine-specific call that names none.
+fn required_model<'a>(api: Api, head: &openai::Head<'a>) -> Result<Cow<'a, str>, BodyError> {
+    match (&head.model, api) {
+        (Some(model), _) => Ok(model.clone()),
+        (None, Api::Generate) => Ok(Cow::Borrowed("")),
+        (None, _) => Err(BodyError::MissingModel),
+    }
+}
+
+fn card(view: &crate::state::ModelView) -> models::ModelCard<'_> {
+    models::ModelCard { id: &view.name, parent: view.parent.as_deref(), created: 0 }
+}
