@@ -1,0 +1,106 @@
+//! Every metric family: its name, its labels and what it means. `docs/metrics.md` is this list.
+
+/// What a value of a family does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until the process ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution in buckets.
+    Histogram,
+}
+
+/// One metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declaration {
+    /// Full name as it is scraped; a counter ends in `_total`.
+    pub name: &'static str,
+    /// One phrase without a full stop.
+    pub help: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// Label names, in order.
+    pub labels: &'static [&'static str],
+}
+
+impl Declaration {
+    /// The name without the suffix that the exposition format adds to counters.
+    pub fn stem(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+macro_rules! families {
+    ($($ident:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help, ".")]
+            pub const $ident: Declaration =
+                Declaration { name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*] };
+        )*
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[Declaration] = &[$($ident),*];
+    };
+}
+
+families! {
+    STREAMS_OPEN: Gauge "fairlead_streams_open" [] "ext_proc streams open now, one for each HTTP request";
+    STREAMS: Counter "fairlead_streams_total" [] "ext_proc streams opened";
+    DECISIONS: Counter "fairlead_decisions_total" ["strategy"] "Endpoints chosen, by the strategy that chose";
+    DECISION_SECONDS: Histogram "fairlead_decision_seconds" []
+        "Time from a complete request to the choice of its endpoint, in seconds";
+    DEGRADED_DECISIONS: Counter "fairlead_degraded_decisions_total" []
+        "Choices made without something that the strategy wanted to know, such as fresh engine metrics";
+    PASSED_THROUGH: Counter "fairlead_passed_through_total" []
+        "Requests left to Envoy without a destination, because we do not route their path";
+    REFUSALS: Counter "fairlead_refusals_total" ["reason"] "Requests that we answered ourselves with an error";
+    RESPONSES: Counter "fairlead_responses_total" ["class"]
+        "Responses seen on routed requests, by status class (`2xx`)";
+    ABORTED: Counter "fairlead_aborted_total" []
+        "Routed requests whose stream ended before response headers: the client left, or Envoy did";
+    FAILOVERS: Counter "fairlead_failovers_total" [] "Requests served by another endpoint than the first one named";
+    EARLY_STREAM_ENDS: Counter "fairlead_early_stream_ends_total" []
+        "Streams that Envoy closed at the response headers, so that the end of the exchange was not seen";
+    PROTOCOL_FAULTS: Counter "fairlead_protocol_faults_total" ["kind"]
+        "Messages from Envoy that its protocol does not allow where they came";
+    BODY_BYTES_HELD: Gauge "fairlead_body_bytes_held" [] "Bytes of request bodies held now, over all requests";
+    ENDPOINT_FAILURES: Counter "fairlead_endpoint_failures_total" ["failure"]
+        "Failures of endpoints as seen on requests";
+    ENDPOINTS_PUT_ASIDE: Counter "fairlead_endpoints_put_aside_total" [] "Pauses begun by failing endpoints";
+    ENDPOINTS: Gauge "fairlead_endpoints" [] "Endpoints known";
+    SNAPSHOT_VERSION: Gauge "fairlead_snapshot_version" [] "Publications of the set of endpoints; 0 before the first";
+    ENDPOINT_IN_FLIGHT: Gauge "fairlead_endpoint_in_flight" ["endpoint", "name"]
+        "Requests in flight at the endpoint from this process";
+    ENDPOINT_SENT: Counter "fairlead_endpoint_sent_total" ["endpoint", "name"] "Requests sent to the endpoint";
+    ENDPOINT_FAILED: Counter "fairlead_endpoint_failed_total" ["endpoint", "name"] "Failures of the endpoint";
+    ENDPOINT_ASIDE: Gauge "fairlead_endpoint_aside" ["endpoint", "name"] "1 while the endpoint is put aside, else 0";
+    ENDPOINT_RUNNING: Gauge "fairlead_endpoint_running" ["endpoint", "name"]
+        "Requests that the engine says it executes; absent when not known or stale";
+    ENDPOINT_WAITING: Gauge "fairlead_endpoint_waiting" ["endpoint", "name"]
+        "Requests that the engine says are waiting; absent when not known or stale";
+    ENDPOINT_KV_USAGE: Gauge "fairlead_endpoint_kv_usage" ["endpoint", "name"]
+        "Share of KV-cache blocks in use, 0 to 1; absent when not known or stale";
+    ENDPOINT_SCRAPE_AGE: Gauge "fairlead_endpoint_scrape_age_seconds" ["endpoint", "name"]
+        "Age of the last reading of the engine's metrics, in seconds; absent before the first";
+    SCRAPES: Counter "fairlead_scrapes_total" ["result"] "Reads of engine metrics, by result (`ok`, `failed`)";
+    DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
+        "Reads of a discovery source after a change, by result (`ok`, `failed`)";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_prefixed_and_suffixed_by_kind() {
+        let mut names: Vec<_> = ALL.iter().map(|family| family.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        for family in ALL {
+            assert!(family.name.starts_with("fairlead_"), "{}", family.name);
+            assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+            assert!(!family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Counters that the request path holds, and the page that Prometheus reads.
+//!
+//! What happens once per request is a held counter: a relaxed atomic addition, no lock and no lookup. What is rare
+//! (refusals, failures) looks its label up.
+
+mod endpoints;
+pub mod families;
+mod histogram;
+mod watched;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Metric, Registry};
+
+use crate::domain::{Clock, Failure};
+use crate::state::Reader;
+
+use endpoints::{Endpoints, EndpointsCell};
+use families::Declaration;
+use histogram::Seconds;
+use watched::Watched;
+
+type ByLabel = Family<[(&'static str, &'static str); 1], Counter>;
+
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const FAILURES: [Failure; 5] =
+    [Failure::Refused, Failure::Reset, Failure::TimedOut, Failure::Unavailable, Failure::PassedOver];
+
+/// Everything that is counted in this process. Made once, shared by all threads.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    streams_open: Gauge,
+    streams: Counter,
+    decisions: Box<[Counter]>,
+    decision_seconds: Seconds,
+    degraded: Counter,
+    passed_through: Counter,
+    refusals: ByLabel,
+    responses: [Counter; CLASSES.len()],
+    aborted: Counter,
+    failovers: Counter,
+    early_stream_ends: Counter,
+    protocol_faults: ByLabel,
+    endpoint_failures: ByLabel,
+    put_aside: Counter,
+    /// Bytes of request bodies held now; whoever holds bytes adds and subtracts them. Clones count together.
+    pub body_bytes_held: Gauge,
+    endpoints: Arc<EndpointsCell>,
+    watched: Arc<Watched>,
+}
+
+impl Metrics {
+    /// Metrics with one decision counter for each strategy; [`Metrics::decision`] takes an index into `strategies`.
+    pub fn new(strategies: &[&'static str]) -> Arc<Self> {
+        let mut registry = Registry::default();
+        let it = &mut registry;
+        let by_strategy: ByLabel = register(it, families::DECISIONS);
+        let by_class: ByLabel = register(it, families::RESPONSES);
+        let by_failure: ByLabel = register(it, families::ENDPOINT_FAILURES);
+        // A series that is there from the start shows its first increment; one that appears with it does not.
+        for failure in FAILURES {
+            drop(by_failure.get_or_create(&[("failure", failure.name())]));
+        }
+        let (endpoints, watched) = (Arc::<EndpointsCell>::default(), Arc::<Watched>::default());
+        it.register_collector(Box::new(Arc::clone(&endpoints)));
+        it.register_collector(Box::new(Arc::clone(&watched)));
+        Arc::new(Self {
+            streams_open: register(it, families::STREAMS_OPEN),
+            streams: register(it, families::STREAMS),
+            decisions: strategies.iter().map(|name| by_strategy.get_or_create_owned(&[("strategy", *name)])).collect(),
+            decision_seconds: register(it, families::DECISION_SECONDS),
+            degraded: register(it, families::DEGRADED_DECISIONS),
+            passed_through: register(it, families::PASSED_THROUGH),
+            refusals: register(it, families::REFUSALS),
+            responses: CLASSES.map(|class| by_class.get_or_create_owned(&[("class", class)])),
+            aborted: register(it, families::ABORTED),
+            failovers: register(it, families::FAILOVERS),
+            early_stream_ends: register(it, families::EARLY_STREAM_ENDS),
+            protocol_faults: register(it, families::PROTOCOL_FAULTS),
+            endpoint_failures: by_failure,
+            put_aside: register(it, families::ENDPOINTS_PUT_ASIDE),
+            body_bytes_held: register(it, families::BODY_BYTES_HELD),
+            endpoints,
+            watched,
+            registry,
+        })
+    }
+
+    /// A stream was opened. Exactly one [`Metrics::stream_closed`] follows.
+    pub fn stream_opened(&self) {
+        self.streams.inc();
+        self.streams_open.inc();
+    }
+
+    /// A stream ended, however it did.
+    pub fn stream_closed(&self) {
+        self.streams_open.dec();
+    }
+
+    /// The strategy with this index in the list given to [`Metrics::new`] chose an endpoint, in so many seconds.
+    pub fn decision(&self, strategy_index: usize, seconds: f64) {
+        if let Some(counter) = self.decisions.get(strategy_index) {
+            counter.inc();
+        }
+        self.decision_seconds.observe(seconds);
+    }
+
+    /// A choice was made without something that the strategy wanted to know.
+    pub fn degraded_decision(&self) {
+        self.degraded.inc();
+    }
+
+    /// A request was left to Envoy without a destination.
+    pub fn passed_through(&self) {
+        self.passed_through.inc();
+    }
+
+    /// A request was answered by us with an error; `reason` is one of a small fixed set.
+    pub fn refusal(&self, reason: &'static str) {
+        self.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Response headers with this HTTP status came on a routed request.
+    pub fn response(&self, status: u16) {
+        let class = usize::from(status / 100);
+        if let Some(counter) = self.responses.get(class).or(self.responses.first()) {
+            counter.inc();
+        }
+    }
+
+    /// A routed request ended before response headers.
+    pub fn aborted(&self) {
+        self.aborted.inc();
+    }
+
+    /// A request was served by another endpoint than the first one named.
+    pub fn failover(&self) {
+        self.failovers.inc();
+    }
+
+    /// Envoy closed a stream at the response headers.
+    pub fn early_stream_end(&self) {
+        self.early_stream_ends.inc();
+    }
+
+    /// A message came that the protocol does not allow there; `kind` is one of a small fixed set.
+    pub fn protocol_fault(&self, kind: &'static str) {
+        self.protocol_faults.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// An endpoint failed a request.
+    pub fn endpoint_failure(&self, failure: Failure) {
+        self.endpoint_failures.get_or_create(&[("failure", failure.name())]).inc();
+    }
+
+    /// A failing endpoint began a pause.
+    pub fn put_aside(&self) {
+        self.put_aside.inc();
+    }
+
+    /// Shows the endpoints of the newest snapshot; engine numbers older than `stale_after` are left out.
+    pub fn watch_snapshot(&self, reader: Reader, stale_after: Duration, clock: Clock) {
+        self.endpoints.set(Endpoints { reader, stale_after, clock });
+    }
+
+    /// Shows a counter or a gauge that lives elsewhere: `read` is called at each scrape. `labels` are those of the
+    /// declaration, in its order; call again with other label values for another series of the same family.
+    pub fn watch(
+        &self,
+        family: Declaration,
+        labels: &'static [(&'static str, &'static str)],
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) {
+        self.watched.add(family, labels, Box::new(read));
+    }
+
+    /// The page in `OpenMetrics` 1.0 text.
+    pub fn encode(&self) -> String {
+        let mut page = String::with_capacity(16 << 10);
+        // Writing to a `String` cannot fail; should a collector, then the page ends without its end mark.
+        encode(&mut page, &self.registry).ok();
+        page
+    }
+}
+
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, family: Declaration) -> M {
+    let metric = M::default();
+    registry.register(family.stem(), family.help, metric.clone());
+    metric
+}
+
+#[cfg(test)]
+mod tests;

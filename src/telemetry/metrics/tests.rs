@@ -1,0 +1,96 @@
+use std::net::SocketAddr;
+
+use crate::domain::{EndpointId, EndpointSpec};
+use crate::state::{Endpoint, Live, Snapshot, Ticket};
+
+use super::*;
+
+fn endpoint(port: u16) -> Arc<Endpoint> {
+    let spec =
+        EndpointSpec { name: format!("engine-{port}"), ..EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port))) };
+    Arc::new(Endpoint::new(EndpointId { slot: u32::from(port), generation: 0 }, spec, Arc::<Live>::default()))
+}
+
+fn has(page: &str, line: &str) {
+    assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+}
+
+#[test]
+fn what_was_counted_is_on_the_page() {
+    let metrics = Metrics::new(&["random", "least-request"]);
+    metrics.stream_opened();
+    metrics.stream_opened();
+    metrics.stream_closed();
+    metrics.decision(1, 3e-6);
+    metrics.decision(7, 2.0);
+    metrics.response(204);
+    metrics.response(999);
+    metrics.refusal("model_not_found");
+    metrics.endpoint_failure(Failure::Reset);
+    metrics.body_bytes_held.inc_by(12);
+    let page = metrics.encode();
+    for line in [
+        "fairlead_streams_open 1",
+        "fairlead_streams_total 2",
+        "fairlead_decisions_total{strategy=\"least-request\"} 1",
+        "fairlead_decisions_total{strategy=\"random\"} 0",
+        "fairlead_decision_seconds_count 2",
+        "fairlead_decision_seconds_bucket{le=\"0.000005\"} 1",
+        "fairlead_decision_seconds_bucket{le=\"+Inf\"} 2",
+        "fairlead_responses_total{class=\"2xx\"} 1",
+        "fairlead_responses_total{class=\"other\"} 1",
+        "fairlead_refusals_total{reason=\"model_not_found\"} 1",
+        "fairlead_endpoint_failures_total{failure=\"reset\"} 1",
+        "fairlead_endpoint_failures_total{failure=\"refused\"} 0",
+        "fairlead_body_bytes_held 12",
+    ] {
+        has(&page, line);
+    }
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn endpoints_are_read_when_the_page_is() {
+    let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
+    metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock);
+    has(&metrics.encode(), "fairlead_endpoints 0.0");
+    let (a, b) = (endpoint(1), endpoint(2));
+    reader.publish(Snapshot::build(3, vec![Arc::clone(&a), b]));
+    a.live.set_gauges([Some(2.0), None, Some(0.25)], clock.now());
+    let _ticket = Ticket::open(a);
+    let page = metrics.encode();
+    has(&page, "fairlead_endpoints 2.0");
+    has(&page, "fairlead_snapshot_version 3.0");
+    let label = "{endpoint=\"127.0.0.1:1\",name=\"engine-1\"}";
+    has(&page, &format!("fairlead_endpoint_in_flight{label} 1.0"));
+    has(&page, &format!("fairlead_endpoint_sent_total{label} 1.0"));
+    has(&page, &format!("fairlead_endpoint_running{label} 2.0"));
+    has(&page, &format!("fairlead_endpoint_kv_usage{label} 0.25"));
+    assert!(
+        !page.contains("fairlead_endpoint_waiting{")
+            && !page.contains("fairlead_endpoint_running{endpoint=\"127.0.0.1:2")
+    );
+}
+
+#[test]
+fn stale_engine_numbers_are_left_out() {
+    let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
+    metrics.watch_snapshot(reader.clone(), Duration::ZERO, clock);
+    let a = endpoint(1);
+    a.live.set_gauges([Some(2.0); 3], crate::domain::Moment::from_micros(1));
+    reader.publish(Snapshot::build(1, vec![a]));
+    let page = metrics.encode();
+    assert!(!page.contains("fairlead_endpoint_running{"));
+    assert!(page.contains("fairlead_endpoint_scrape_age_seconds{"));
+}
+
+#[test]
+fn watched_series_of_one_family_share_its_head() {
+    let metrics = Metrics::new(&[]);
+    metrics.watch(families::SCRAPES, &[("result", "ok")], || 5.0);
+    metrics.watch(families::SCRAPES, &[("result", "failed")], || 1.0);
+    let page = metrics.encode();
+    has(&page, "fairlead_scrapes_total{result=\"ok\"} 5.0");
+    has(&page, "fairlead_scrapes_total{result=\"failed\"} 1.0");
+    assert_eq!(page.matches("# TYPE fairlead_scrapes counter").count(), 1);
+}

@@ -1,0 +1,5 @@
+//! What we tell about ourselves: metrics, logs, and the happenings that are both.
+
+pub mod metrics;
+
+pub use metrics::Metrics;
