@@ -1,0 +1,75 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make` alone lists the rest.
+# Needs rustup, a C compiler, Python 3 with pip, and make; cargo-nextest and cargo-deny are used when installed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+
+# Envoy: the pinned binary, unless ENVOY names another one.
+ifeq ($(strip $(ENVOY)),)
+ENVOY_BIN := $(CURDIR)/.envoy/envoy
+else
+ENVOY_BIN := $(abspath $(ENVOY))
+endif
+
+# Cargo calls the folder of its `dev` profile "debug".
+PROFILE ?= dev
+BIN := $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+DEMO_FLAGS := $(if $(ONCE),--once) $(if $(ENGINES),--engines $(ENGINES))
+HAS_NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+HAS_DENY := $(shell command -v cargo-deny 2>/dev/null)
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo build test check bench fuzz envoy clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  make demo ONCE=1                           end after one burst of traffic; the exit status tells'
+	@echo '  make demo ENGINES=http://127.0.0.1:8000,…  your own engines instead of simulated ones'
+	@echo '  make test ENVOY=/path/to/envoy             another Envoy than the pinned one'
+
+demo: envoy build ## engines, Fairlead and Envoy on this machine, with traffic
+	@$(BIN)/fairlead-lab demo --fairlead $(BIN)/fairlead --envoy $(ENVOY_BIN) \
+	  --envoy-config envoy/quickstart.yaml --run-dir run/demo $(DEMO_FLAGS)
+
+build: ## compile both programs (PROFILE=release for speed)
+	@$(CARGO) build --workspace --bins --profile $(PROFILE)
+
+test: envoy ## every test, also those that drive the real Envoy
+ifneq ($(HAS_NEXTEST),)
+	@ENVOY=$(ENVOY_BIN) $(CARGO) nextest run --workspace
+	@$(CARGO) test --quiet --workspace --doc
+else
+	@ENVOY=$(ENVOY_BIN) $(CARGO) test --workspace
+endif
+
+check: ## formatting, lints, documentation, dependency rules
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+ifneq ($(HAS_DENY),)
+	@$(CARGO) deny --log-level warn check bans licenses sources
+else
+	@echo 'cargo-deny is not installed: dependency rules not checked'
+endif
+
+bench: ## micro-benchmarks, optimised
+	@$(CARGO) bench --package fairlead
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is not installed: cargo install cargo-fuzz' >&2; exit 1; }
+	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); done
+
+envoy: ## fetch the pinned Envoy into .envoy (ENVOY=/path uses yours)
+	@ENVOY='$(ENVOY)' tools/fetch-envoy.sh
+
+clean: ## remove what was built, fetched and written at run time
+	@$(CARGO) clean --quiet
+	@rm -rf .envoy run
