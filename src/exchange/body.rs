@@ -45,6 +45,10 @@ impl Body {
         Ok(())
     }
 
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
     /// All bytes in one piece; a copy only if they came in several.
     pub(super) fn joined(&self) -> Cow<'_, [u8]> {
         match self.pieces.as_slice() {

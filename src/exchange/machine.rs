@@ -132,6 +132,11 @@ impl Exchange {
         Some(self.refusal(error))
     }
 
+    /// Bytes of the request body collected so far.
+    pub fn body_length(&self) -> usize {
+        self.body.length()
+    }
+
     /// The body is there, or as much of it as will be shown.
     pub fn request_end(&mut self, completeness: Completeness) -> Step {
         let Some(Route::Inference(api)) = self.head.route else { return Step::Pass };
@@ -301,7 +306,8 @@ impl Exchange {
         Step::Answer(self.refusal(error))
     }
 
-    fn refusal(&self, error: ApiError) -> LocalReply {
+    /// Counts a refusal and makes its answer.
+    pub fn refusal(&self, error: ApiError) -> LocalReply {
         self.core.metrics.refusal(error.reason);
         error.into()
     }

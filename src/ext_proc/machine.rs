@@ -1,0 +1,394 @@
+//! The external-processing protocol as a pure state machine: a message in, messages out.
+//!
+//! It knows who may be answered what and when; what the answer is comes from the [`Exchange`]. Rules of the protocol
+//! that are easy to break, each seen to kill a stream on a real Envoy: in duplex mode a body is answered with
+//! streamed pieces only, in every other mode never; there a message is answered exactly once; duplex headers are
+//! answered when the decision is made, buffered ones at once, or the body never comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::ext_proc::v3::{
+    CommonResponse, HeaderMutation, HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse,
+    processing_request::Request, processing_response::Response,
+};
+
+use crate::config::Config;
+use crate::exchange::{BodyOutlook, Completeness, Core, Dispatch, Exchange, LocalReply, RequestHead, Step};
+use crate::openai::{ApiError, BodyError};
+use crate::routing::Wait;
+
+use super::modes::{BodyMode, Modes};
+use super::{reading, replies};
+
+/// The part of the configuration that the protocol goes by.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the configuration")]
+pub struct Settings {
+    /// Set `target-pod`.
+    pub target_pod: bool,
+    /// Set `x-gateway-destination-endpoint`.
+    pub endpoint_header: bool,
+    /// Set the dynamic metadata.
+    pub metadata: bool,
+    /// Have Envoy choose the route anew.
+    pub clear_route_cache: bool,
+    /// Use mode overrides.
+    pub mode_override: bool,
+    /// How long a decision may wait.
+    pub decision_timeout: Duration,
+    /// How long a body may take where we hold it.
+    pub body_timeout: Duration,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            target_pod: config.destination.target_pod,
+            endpoint_header: config.destination.endpoint_header,
+            metadata: config.destination.metadata,
+            clear_route_cache: config.destination.clear_route_cache,
+            mode_override: config.envoy.mode_override,
+            decision_timeout: config.routing.decision_timeout,
+            body_timeout: config.limits.body_timeout,
+        }
+    }
+}
+
+/// How much of a `STREAMED` body is waited for. Envoy stops reading from the client at its buffer limit (1 MiB by
+/// default) while the headers are unanswered, so a decision has to come before.
+const STREAMED_BYTES_MAX: usize = 512 << 10;
+
+/// Whether the stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// More messages may come.
+    Continue,
+    /// Send what is due, then end the stream.
+    Close,
+}
+
+/// Which answer carries the decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Headers,
+    Body,
+}
+
+/// Where the request direction stands.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing seen yet.
+    Start,
+    /// The body is being collected.
+    Collecting(Carrier),
+    /// A decision waits.
+    Waiting(Carrier, Wait),
+    /// Decided, or none of our business: what comes is sent on.
+    Forwarding,
+}
+
+/// One stream of the protocol.
+#[derive(Debug)]
+pub struct Machine {
+    settings: Arc<Settings>,
+    exchange: Exchange,
+    modes: Modes,
+    phase: Phase,
+    out: VecDeque<ProcessingResponse>,
+    flow: Flow,
+    observing: bool,
+    has_body: bool,
+    /// Body messages of `STREAMED` mode that wait behind the answer to the headers.
+    owed: usize,
+    /// The request body's last byte was seen; a second announcement of it is ignored (Envoy issue 46237).
+    body_ended: bool,
+    /// The request ended with trailers, which are answered after the body.
+    trailers_due: bool,
+}
+
+impl Machine {
+    /// A stream on which nothing was said.
+    pub fn new(core: Arc<Core>, settings: Arc<Settings>) -> Self {
+        Self {
+            settings,
+            exchange: Exchange::new(core),
+            modes: Modes::ASSUMED,
+            phase: Phase::Start,
+            out: VecDeque::new(),
+            flow: Flow::Continue,
+            observing: false,
+            has_body: false,
+            owed: 0,
+            body_ended: false,
+            trailers_due: false,
+        }
+    }
+
+    /// The next message to send, if one is due.
+    pub fn next_reply(&mut self) -> Option<ProcessingResponse> {
+        self.out.pop_front()
+    }
+
+    /// Whether the stream goes on once all replies are sent.
+    pub fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    /// What the decision waits for, if it does.
+    pub fn waiting(&self) -> Option<&Wait> {
+        match &self.phase {
+            Phase::Waiting(_, wait) => Some(wait),
+            _ => None,
+        }
+    }
+
+    /// The time limit of the present phase, if it has one of ours; it runs from the phase's beginning.
+    pub fn time_limit(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Waiting(..) => Some(self.settings.decision_timeout),
+            // In the other modes Envoy collects the body, under its own limits.
+            Phase::Collecting(Carrier::Headers) => Some(self.settings.body_timeout),
+            _ => None,
+        }
+    }
+
+    /// The wait is over: decides again.
+    pub fn resume(&mut self) {
+        if let &Phase::Waiting(carrier, _) = &self.phase {
+            let step = self.exchange.resume();
+            self.deliver(step, carrier);
+        }
+    }
+
+    /// The time limit passed.
+    pub fn time_out(&mut self) {
+        match &self.phase {
+            &Phase::Waiting(carrier, _) => {
+                let step = self.exchange.give_up_waiting();
+                self.deliver(step, carrier);
+            }
+            Phase::Collecting(_) => self.refuse(ApiError::body_timeout()),
+            _ => {}
+        }
+    }
+
+    /// Takes one message.
+    pub fn on_message(&mut self, message: ProcessingRequest) {
+        let mut message = message;
+        match message.request.take() {
+            Some(Request::RequestHeaders(headers)) => self.request_headers(&message, &headers),
+            Some(Request::RequestBody(body)) => self.request_body(body),
+            Some(Request::RequestTrailers(_)) => self.request_trailers(),
+            Some(Request::ResponseHeaders(headers)) => self.response_headers(&message, &headers),
+            Some(Request::ResponseBody(body)) => self.response_body(body),
+            Some(Request::ResponseTrailers(_)) => {
+                self.exchange.response_end();
+                self.push(replies::response_trailers());
+            }
+            None => {}
+        }
+        if self.observing {
+            self.out.clear();
+        }
+    }
+
+    fn request_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
+        if !matches!(self.phase, Phase::Start) {
+            return;
+        }
+        self.modes = Modes::read(message.protocol_config.as_ref());
+        self.observing = message.observability_mode;
+        if self.observing {
+            self.exchange.observe();
+        }
+        let head = RequestHead::read(reading::headers(headers.headers.as_ref()));
+        self.has_body = !headers.end_of_stream;
+        self.body_ended = headers.end_of_stream;
+        let outlook = match self.modes.request {
+            _ if headers.end_of_stream => BodyOutlook::None,
+            // A client that upgrades sends nothing before it has an answer: waiting would be for ever.
+            _ if head.is_upgrade => BodyOutlook::Unseen,
+            BodyMode::None => BodyOutlook::Unseen,
+            BodyMode::Streamed if !self.modes.body_before_answer => BodyOutlook::Unseen,
+            _ => BodyOutlook::Coming,
+        };
+        match self.exchange.request_head(head, outlook) {
+            Step::NeedBody => self.collect(),
+            step => self.deliver(step, Carrier::Headers),
+        }
+    }
+
+    /// Answers the headers now or later, as the mode wants it, and waits for the body.
+    fn collect(&mut self) {
+        if matches!(self.modes.request, BodyMode::Buffered | BodyMode::BufferedPartial) {
+            let mut mutation = HeaderMutation::default();
+            replies::remove(&mut mutation, &self.exchange.head().forged);
+            let mut reply = replies::message(replies::request_headers(replies::common(mutation, false)));
+            reply.mode_override = self.modes.hold_stream().filter(|_| self.settings.mode_override);
+            self.out.push_back(reply);
+            self.phase = Phase::Collecting(Carrier::Body);
+        } else {
+            self.phase = Phase::Collecting(Carrier::Headers);
+        }
+    }
+
+    fn request_body(&mut self, body: HttpBody) {
+        let is_repeated_end = std::mem::replace(&mut self.body_ended, self.body_ended || body.end_of_stream);
+        match (&self.phase, self.modes.request) {
+            (_, BodyMode::Duplex) if is_repeated_end => {}
+            (&Phase::Collecting(carrier), _) => self.collect_body(body, carrier),
+            (Phase::Waiting(..), _) => self.owed += 1,
+            (_, BodyMode::Duplex) => self.send_pieces(vec![body.body], body.end_of_stream),
+            _ => self.push(replies::request_body(CommonResponse::default())),
+        }
+    }
+
+    fn collect_body(&mut self, body: HttpBody, carrier: Carrier) {
+        if let Some(refusal) = self.exchange.request_body(body.body) {
+            return self.answer(refusal);
+        }
+        let completeness = match self.modes.request {
+            BodyMode::Duplex if !body.end_of_stream => return,
+            BodyMode::Streamed => {
+                self.owed += 1;
+                match body.end_of_stream {
+                    true => Completeness::Whole,
+                    false if self.exchange.body_length() > STREAMED_BYTES_MAX => Completeness::Cut,
+                    false => return,
+                }
+            }
+            BodyMode::BufferedPartial if !body.end_of_stream => Completeness::Cut,
+            // Buffered: one message is all of it, also when trailers follow and the flag is not set.
+            _ => Completeness::Whole,
+        };
+        let step = self.exchange.request_end(completeness);
+        self.deliver(step, carrier);
+    }
+
+    fn request_trailers(&mut self) {
+        self.body_ended = true;
+        match &self.phase {
+            Phase::Collecting(Carrier::Headers) => {
+                self.trailers_due = true;
+                let step = self.exchange.request_end(Completeness::Whole);
+                self.deliver(step, Carrier::Headers);
+            }
+            // A body without a byte comes without a body message, and no answer is left that could carry a decision.
+            Phase::Collecting(Carrier::Body) => self.refuse(BodyError::Empty.into()),
+            Phase::Waiting(..) => self.trailers_due = true,
+            _ => self.push(replies::request_trailers()),
+        }
+    }
+
+    /// Carries out a step: the decision and, behind it, whatever was held back.
+    fn deliver(&mut self, step: Step, carrier: Carrier) {
+        let dispatch = match step {
+            Step::Answer(reply) => return self.answer(reply),
+            Step::Wait(wait) => {
+                self.phase = Phase::Waiting(carrier, wait);
+                return;
+            }
+            Step::Send(dispatch) => Some(dispatch),
+            Step::Pass | Step::NeedBody => None,
+        };
+        self.phase = Phase::Forwarding;
+        let mut reply = self.decision(dispatch.as_ref(), carrier);
+        if carrier == Carrier::Headers && self.settings.mode_override {
+            let mode = if dispatch.is_some() { self.modes.hold_stream() } else { self.modes.let_pass() };
+            reply.mode_override = mode;
+        }
+        self.out.push_back(reply);
+        self.release_held();
+    }
+
+    fn decision(&mut self, dispatch: Option<&Dispatch>, carrier: Carrier) -> ProcessingResponse {
+        let list = dispatch.map(Dispatch::list);
+        let mut mutation = match (dispatch, &list) {
+            (Some(dispatch), Some(list)) => replies::destination(&self.settings, dispatch, list),
+            _ => HeaderMutation::default(),
+        };
+        if carrier == Carrier::Headers {
+            replies::remove(&mut mutation, &self.exchange.head().forged);
+        }
+        let clears = self.settings.clear_route_cache
+            && (dispatch.is_some() || !self.exchange.head().forged.is_empty());
+        let common = replies::common(mutation, clears);
+        let mut reply = replies::message(match carrier {
+            Carrier::Headers => replies::request_headers(common),
+            Carrier::Body => replies::request_body(common),
+        });
+        reply.dynamic_metadata = list.filter(|_| self.settings.metadata).map(replies::metadata);
+        reply
+    }
+
+    /// Sends what waited behind the answer to the headers.
+    fn release_held(&mut self) {
+        let body = self.exchange.take_body();
+        let ends_here = self.body_ended && !self.trailers_due;
+        if self.modes.request == BodyMode::Duplex {
+            if !body.is_empty() || (self.has_body && ends_here) {
+                self.send_pieces(body, ends_here);
+            }
+        } else {
+            for _ in 0..std::mem::take(&mut self.owed) {
+                self.push(replies::request_body(CommonResponse::default()));
+            }
+        }
+        if std::mem::take(&mut self.trailers_due) {
+            self.push(replies::request_trailers());
+        }
+    }
+
+    fn send_pieces(&mut self, body: Vec<Vec<u8>>, is_last: bool) {
+        let pieces = replies::pieces(body);
+        let last = pieces.len().saturating_sub(1);
+        for (at, piece) in pieces.into_iter().enumerate() {
+            self.push(replies::request_body(replies::streamed(piece, is_last && at == last)));
+        }
+    }
+
+    fn response_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
+        let report = reading::upstream_report(message, headers.headers.as_ref());
+        let notes = self.exchange.response_head(report);
+        self.push(replies::response_headers(notes));
+        if headers.end_of_stream {
+            self.exchange.response_end();
+        }
+        if self.observing {
+            // Envoy leaves an observed stream open for seconds after the exchange.
+            self.flow = Flow::Close;
+        }
+    }
+
+    fn response_body(&mut self, body: HttpBody) {
+        if body.end_of_stream {
+            self.exchange.response_end();
+        }
+        if self.modes.response == BodyMode::Duplex {
+            let pieces = replies::pieces(vec![body.body]);
+            let last = pieces.len().saturating_sub(1);
+            for (at, piece) in pieces.into_iter().enumerate() {
+                self.push(replies::response_body(replies::streamed(piece, body.end_of_stream && at == last)));
+            }
+        } else {
+            self.push(replies::response_body(CommonResponse::default()));
+        }
+    }
+
+    fn refuse(&mut self, error: ApiError) {
+        let reply = self.exchange.refusal(error);
+        self.answer(reply);
+    }
+
+    fn answer(&mut self, reply: LocalReply) {
+        self.phase = Phase::Forwarding;
+        self.out.push_back(replies::immediate(reply));
+        self.flow = Flow::Close;
+    }
+
+    fn push(&mut self, response: Response) {
+        self.out.push_back(replies::message(response));
+    }
+}

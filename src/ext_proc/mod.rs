@@ -1,0 +1,21 @@
+//! The Envoy front end: external processing over gRPC.
+//!
+//! [`machine`](self) turns messages into messages and is pure; [`driver`](self) does all the waiting; [`Server`]
+//! listens and hands connections to one single-threaded runtime per core.
+
+mod driver;
+mod listener;
+mod machine;
+#[cfg(test)]
+mod machine_tests;
+mod modes;
+mod reading;
+mod replies;
+mod server;
+
+pub use machine::{Flow, Machine, Settings};
+pub use server::{Server, ServerOptions};
+
+/// Names that gRPC health is answered for: everything, the service, and what the endpoint-picker
+/// conformance manifests probe.
+pub const HEALTH_NAMES: [&str; 3] = ["", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension"];

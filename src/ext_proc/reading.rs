@@ -1,0 +1,63 @@
+//! Reading what Envoy sends.
+
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+
+use crate::exchange::UpstreamReport;
+
+/// Where Envoy puts the attributes of this filter.
+const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
+/// Namespace and key in which an `override_host` cluster names the endpoint that served.
+const SERVED: (&str, &str) = ("envoy.lb", "x-gateway-destination-endpoint-served");
+
+/// Names and values; a value is in `raw_value`, or in `value` with proxies that follow the older form.
+pub(super) fn headers(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &[u8])> {
+    map.into_iter().flat_map(|map| &map.headers).map(|header| (header.key.as_str(), value(header)))
+}
+
+fn value(header: &HeaderValue) -> &[u8] {
+    if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value }
+}
+
+/// What came with the response headers: status, and the attributes and metadata that tell of the attempts.
+pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMap>) -> UpstreamReport {
+    let status = headers(map).find(|(name, _)| *name == ":status");
+    let status = status.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+    let attributes = message.attributes.get(ATTRIBUTES);
+    let text = |name| attributes.and_then(|a| field(a, name)).and_then(as_text);
+    let number = |name| attributes.and_then(|a| field(a, name)).and_then(as_number);
+    let served = || {
+        let metadata = message.metadata_context.as_ref()?.filter_metadata.get(SERVED.0)?;
+        as_text(field(metadata, SERVED.1)?)?.parse().ok()
+    };
+    UpstreamReport {
+        status: status.unwrap_or(0),
+        address: text("upstream.address").and_then(|text| text.parse::<SocketAddr>().ok()).or_else(served),
+        attempts: number("upstream.request_attempt_count").map(|count| count as u32),
+        flags: number("response.flags"),
+    }
+}
+
+fn field<'a>(fields: &'a Struct, name: &str) -> Option<&'a Value> {
+    fields.fields.get(name)
+}
+
+fn as_text(value: &Value) -> Option<&str> {
+    match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Envoy sends whole numbers as doubles.
+#[expect(clippy::cast_sign_loss, reason = "negative values are refused before")]
+fn as_number(value: &Value) -> Option<u64> {
+    match value.kind.as_ref()? {
+        Kind::NumberValue(number) if *number >= 0.0 && *number < 1e15 => Some(*number as u64),
+        Kind::StringValue(text) => text.parse().ok(),
+        _ => None,
+    }
+}
