@@ -100,7 +100,7 @@ impl BodyError {
         }
     }
 
-    /// OpenAI's `error.code`.
+    /// `OpenAI`'s `error.code`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty | Self::NotAnObject => "invalid_body",
@@ -116,7 +116,7 @@ impl BodyError {
         }
     }
 
-    /// OpenAI's `error.param`: the field at fault, if there is one.
+    /// `OpenAI`'s `error.param`: the field at fault, if there is one.
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::WrongType { field, .. }

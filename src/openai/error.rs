@@ -1,4 +1,4 @@
-//! The errors that we answer with ourselves: OpenAI's body, AIBrix's header, and a stable reason
+//! The errors that we answer with ourselves: `OpenAI`'s body, `AIBrix`'s header, and a stable reason
 //! for access logs and metrics. An engine's own errors pass through and never come here.
 
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ pub struct ApiError {
     pub reason: &'static str,
     /// `retry-after`, in seconds.
     pub retry_after_s: Option<u32>,
-    /// AIBrix's header for this case. The value is safe to send.
+    /// `AIBrix`'s header for this case. The value is safe to send.
     pub extra_header: Option<(&'static str, String)>,
 }
 
@@ -195,7 +195,7 @@ impl ApiError {
             .header("x-error-request-body-processing", "true")
     }
 
-    /// The response body: OpenAI's four keys, always all of them.
+    /// The response body: `OpenAI`'s four keys, always all of them.
     pub fn to_json(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Envelope<'a> {

@@ -1,6 +1,9 @@
 //! Tests of [`super::head`]: what it reads, what it refuses, and that it agrees with a tree parser.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::head::{Head, read, read_cut};
@@ -52,7 +55,7 @@ fn each_api_has_its_own_prompt_and_limit() {
     ] {
         let head = read(api, None, body).unwrap();
         assert_eq!(head.prompt.unwrap().get(), prompt, "{api:?}");
-        assert_eq!(head.preamble.map(|raw| raw.get()), preamble, "{api:?}");
+        assert_eq!(head.preamble.map(RawValue::get), preamble, "{api:?}");
         assert_eq!(head.max_tokens, max_tokens, "{api:?}");
         assert_eq!(head.user.is_some(), api == Api::Messages);
     }
@@ -228,7 +231,7 @@ fn escaped(text: &str, every: usize) -> String {
         if index % every == 0 {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
-                json += &format!("\\u{unit:04x}");
+                write!(json, "\\u{unit:04x}").unwrap();
             }
         } else {
             let quoted = serde_json::to_string(&c).unwrap();

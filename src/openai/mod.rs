@@ -8,9 +8,10 @@
 //! | `paths` | method and path → which API, or which model page |
 //! | `head` | request body → model, stream flag, limits, raw prompt (one pass, borrowed) |
 //! | `fields` | which JSON keys `head` reads for which API, and the visitor that reads them |
+//! | `seeds` | the typed values behind those keys |
 //! | `multipart` | the same head from `multipart/form-data`, without touching the file part |
 //! | `body_error` | everything that can be wrong with a body |
-//! | `error` | the errors we answer with: status, OpenAI body, AIBrix header, metric label |
+//! | `error` | the errors we answer with: status, `OpenAI` body, `AIBrix` header, metric label |
 //! | `models` | the `/v1/models` pages |
 //! | `usage` | token counts of a reply |
 //! | `sse` | token counts and progress of a streamed reply, whatever its chunks |
@@ -24,6 +25,7 @@ mod head_tests;
 pub mod models;
 pub mod multipart;
 pub mod paths;
+mod seeds;
 pub mod sse;
 pub mod usage;
 

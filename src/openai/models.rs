@@ -1,4 +1,4 @@
-//! The `/v1/models` pages, in OpenAI's shape.
+//! The `/v1/models` pages, in `OpenAI`'s shape.
 
 use serde::{Serialize, Serializer};
 

@@ -73,13 +73,12 @@ fn parameter(parameters: &str, wanted: &str) -> Option<String> {
     loop {
         rest = rest.trim_start_matches([' ', '\t', ';']);
         let (name, after) = rest.split_once('=')?;
-        let (value, after) = match after.trim_start().strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = after.find(';').unwrap_or(after.len());
-                let (token, after) = after.split_at(end);
-                (token.trim().to_owned(), after)
-            }
+        let (value, after) = if let Some(quoted) = after.trim_start().strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let end = after.find(';').unwrap_or(after.len());
+            let (token, after) = after.split_at(end);
+            (token.trim().to_owned(), after)
         };
         if name.trim().eq_ignore_ascii_case(wanted) {
             return Some(value);
@@ -281,9 +280,8 @@ mod tests {
     fn form(parts: &[(&str, &str)]) -> Vec<u8> {
         let mut body = String::from("preamble");
         for (disposition, value) in parts {
-            body += &format!(
-                "\r\n--a b \r\nX-Other: 1\r\ncontent-disposition: form-data; {disposition}\r\n\r\n{value}"
-            );
+            let headers = format!("X-Other: 1\r\ncontent-disposition: form-data; {disposition}");
+            body.extend(["\r\n--a b \r\n", &headers, "\r\n\r\n", value]);
         }
         (body + "\r\n--a b--\r\nepilogue").into_bytes()
     }

@@ -199,18 +199,18 @@ mod tests {
         scanner.finish()
     }
 
-    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Option<Usage> {
-        Some(Usage {
+    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
+        Usage {
             prompt_tokens,
             completion_tokens,
             cached_tokens,
-        })
+        }
     }
 
     #[test]
     fn a_real_vllm_stream_gives_its_last_usage() {
         let end = scan([VLLM]);
-        assert_eq!(end.usage, usage(2, 2, 0));
+        assert_eq!(end.usage, Some(usage(2, 2, 0)));
         assert_eq!((end.events, end.errors, end.finished), (8, 0, true));
     }
 
@@ -221,7 +221,7 @@ mod tests {
             event: message_delta\r\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":15}}\r\n\r\n\
             event: message_stop\r\ndata: {\"type\":\"message_stop\"}\r\n\r\n";
         let end = scan([&stream[..]]);
-        assert_eq!(end.usage, usage(25, 15, 16));
+        assert_eq!(end.usage, Some(usage(25, 15, 16)));
         assert_eq!((end.events, end.errors, end.finished), (4, 0, true));
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let stream = b"event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null,\"error\":null}}\n\n\
             event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"error\":null,\"usage\":{\"input_tokens\":4,\"output_tokens\":6}}}";
         let end = scan([&stream[..]]);
-        assert_eq!(end.usage, usage(4, 6, 0));
+        assert_eq!(end.usage, Some(usage(4, 6, 0)));
         assert_eq!((end.events, end.errors, end.finished), (2, 0, true));
     }
 
@@ -257,7 +257,7 @@ mod tests {
         stream
             .extend_from_slice(b"\",\"usage\":{\"input_tokens\":7,\"output_tokens\":8}}}\r\n\r\n");
         let whole = scan([&stream[..]]);
-        assert_eq!(whole.usage, usage(7, 8, 0));
+        assert_eq!(whole.usage, Some(usage(7, 8, 0)));
         assert_eq!((whole.events, whole.finished), (1, true));
         let mut scanner = Scanner::new();
         for chunk in stream.chunks(1000) {

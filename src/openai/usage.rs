@@ -1,4 +1,4 @@
-//! Token counts of a reply, in the words of OpenAI, Anthropic and the Responses API.
+//! Token counts of a reply, in the words of `OpenAI`, Anthropic and the Responses API.
 
 use std::borrow::Cow;
 
@@ -128,12 +128,12 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Option<Usage> {
-        Some(Usage {
+    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
+        Usage {
             prompt_tokens,
             completion_tokens,
             cached_tokens,
-        })
+        }
     }
 
     #[test]
@@ -141,19 +141,19 @@ mod tests {
         for (body, expected) in [
             (
                 r#"{"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12,"prompt_tokens_details":null}}"#,
-                usage(5, 7, 0),
+                Some(usage(5, 7, 0)),
             ),
             (
                 r#"{"usage":{"prompt_tokens":5,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#,
-                usage(5, 0, 4),
+                Some(usage(5, 0, 4)),
             ),
             (
                 r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":2,"cache_read_input_tokens":1}}"#,
-                usage(3, 2, 1),
+                Some(usage(3, 2, 1)),
             ),
             (
                 r#"{"object":"response","usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":8},"output_tokens":1}}"#,
-                usage(9, 1, 8),
+                Some(usage(9, 1, 8)),
             ),
             (r#"{"choices":[],"usage":null}"#, None),
             (r#"{"object":"error","message":"no"}"#, None),

@@ -205,7 +205,7 @@ fn naive_label(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<(
 }
 
 fn same(left: &Owned, right: &Owned) -> bool {
-    let values = left.2 == right.2 || (left.2.is_nan() && right.2.is_nan());
+    let values = left.2.total_cmp(&right.2).is_eq() || (left.2.is_nan() && right.2.is_nan());
     left.0 == right.0 && left.1 == right.1 && values
 }
 
@@ -228,7 +228,8 @@ proptest! {
         timestamp: Option<i64>,
     ) {
         let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let inner: String = labels.iter().map(|(name, value)| format!("{name}=\"{}\",", quote(value))).collect();
+        let inner: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", quote(value))).collect();
+        let inner = inner.join(",") + if labels.is_empty() { "" } else { "," };
         let timestamp = timestamp.map_or(String::new(), |at| format!(" {at}"));
         let sample = one(&format!("vllm:x{{{inner}}} {value}{timestamp}\r\n"));
         prop_assert!(same(&sample, &("vllm:x".to_owned(), labels, value)));
