@@ -1,7 +1,12 @@
 //! Fairlead: an LLM inference router behind Envoy.
 
+pub mod admission;
 pub mod config;
 pub mod domain;
+pub mod exchange;
+pub mod ext_proc;
+pub mod openai;
 pub mod routing;
+pub mod scrape;
 pub mod state;
 pub mod telemetry;

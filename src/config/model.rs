@@ -123,9 +123,10 @@ pub struct Envoy {
     pub eds_file: Option<PathBuf>,
     /// `cluster_name` in that resource.
     pub eds_cluster: String,
-    /// Ask for response trailers with a mode override, which keeps our stream open to the end of the
-    /// exchange, for gateways whose API cannot set it. Needs `allow_mode_override` in Envoy; ignored otherwise.
-    pub trailer_override: bool,
+    /// Use mode overrides: ask for response trailers, which keeps our stream open to the end of the
+    /// exchange where a gateway's API cannot set it, and for no more of requests that we do not route. Needs
+    /// `allow_mode_override` in Envoy, which ignores them otherwise.
+    pub mode_override: bool,
 }
 
 /// Caps. What happens at each is in `docs/operations.md`.
@@ -249,7 +250,7 @@ impl Default for Destination {
 
 impl Default for Envoy {
     fn default() -> Self {
-        Self { eds_file: None, eds_cluster: "fairlead".to_owned(), trailer_override: true }
+        Self { eds_file: None, eds_cluster: "fairlead".to_owned(), mode_override: true }
     }
 }
 

@@ -1,0 +1,3 @@
+//! Reading what engines say about themselves.
+
+pub mod text;
