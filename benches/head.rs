@@ -99,8 +99,7 @@ struct Floor<'a> {
 fn floor(bencher: Bencher<'_, '_>, bytes: usize, text: Text) {
     let body = body(bytes, text);
     bencher.bench(|| {
-        serde_json::from_slice::<Floor<'_>>(black_box(&body))
-            .is_ok_and(|floor| floor.stream && floor.model.is_empty())
+        serde_json::from_slice::<Floor<'_>>(black_box(&body)).is_ok_and(|floor| floor.stream && floor.model.is_empty())
     });
 }
 

@@ -29,9 +29,7 @@ fn three_gauges(bencher: Bencher<'_, '_>) {
         scan(black_box(PAGE), |sample| {
             let is_wanted = matches!(
                 sample.name,
-                b"vllm:num_requests_running"
-                    | b"vllm:num_requests_waiting"
-                    | b"vllm:kv_cache_usage_perc"
+                b"vllm:num_requests_running" | b"vllm:num_requests_waiting" | b"vllm:kv_cache_usage_perc"
             );
             if is_wanted && sample.labels.get("model_name").is_some() {
                 sum += sample.value;

@@ -1,32 +1,31 @@
 //! The bytes of request bodies held at once, over all requests of the process.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use prometheus_client::metrics::gauge::Gauge;
 
 /// A cap on the sum of held bodies. Clones share it.
 #[derive(Debug, Clone)]
 pub struct BodyBudget {
-    held: Arc<AtomicI64>,
+    held: Gauge,
     max: i64,
 }
 
 /// Bytes taken from a [`BodyBudget`]; given back on drop.
 #[derive(Debug)]
 pub struct BodyPermit {
-    held: Arc<AtomicI64>,
+    held: Gauge,
     max: i64,
     bytes: i64,
 }
 
 impl BodyBudget {
-    /// A budget of `max` bytes, counted in `held` so that a metric can show it.
-    pub fn new(max: usize, held: Arc<AtomicI64>) -> Self {
+    /// A budget of `max` bytes, counted in `held`, which is a metric.
+    pub fn new(max: usize, held: Gauge) -> Self {
         Self { held, max: i64::try_from(max).unwrap_or(i64::MAX) }
     }
 
     /// A permit for no bytes yet.
     pub fn permit(&self) -> BodyPermit {
-        BodyPermit { held: Arc::clone(&self.held), max: self.max, bytes: 0 }
+        BodyPermit { held: self.held.clone(), max: self.max, bytes: 0 }
     }
 }
 
@@ -35,9 +34,9 @@ impl BodyPermit {
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let Ok(bytes) = i64::try_from(bytes) else { return false };
-        let before = self.held.fetch_add(bytes, Relaxed);
+        let before = self.held.inc_by(bytes);
         if before.saturating_add(bytes) > self.max {
-            self.held.fetch_sub(bytes, Relaxed);
+            self.held.dec_by(bytes);
             return false;
         }
         self.bytes += bytes;
@@ -46,7 +45,7 @@ impl BodyPermit {
 
     /// Gives everything back now.
     pub fn release(&mut self) {
-        self.held.fetch_sub(self.bytes, Relaxed);
+        self.held.dec_by(self.bytes);
         self.bytes = 0;
     }
 }
@@ -63,14 +62,14 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_given_back_on_drop() {
-        let held = Arc::new(AtomicI64::new(0));
-        let budget = BodyBudget::new(100, Arc::clone(&held));
+        let held = Gauge::default();
+        let budget = BodyBudget::new(100, held.clone());
         let (mut a, mut b) = (budget.permit(), budget.permit());
         assert!(a.grow(60) && !b.grow(41) && b.grow(40));
-        assert_eq!(held.load(Relaxed), 100);
+        assert_eq!(held.get(), 100);
         drop(a);
         assert!(b.grow(60));
         drop(b);
-        assert_eq!(held.load(Relaxed), 0);
+        assert_eq!(held.get(), 0);
     }
 }

@@ -62,8 +62,14 @@ pub struct Core {
 
 impl Core {
     /// Puts the parts together; `seed` starts the tie-breaking generator.
-    pub fn new(config: &Config, reader: Reader, strategies: Arc<StrategySet>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let budget = BodyBudget::new(config.limits.body_budget_bytes, Arc::clone(&metrics.body_bytes_held));
+    pub fn new(
+        config: &Config,
+        reader: Reader,
+        strategies: Arc<StrategySet>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let budget = BodyBudget::new(config.limits.body_budget_bytes, metrics.body_bytes_held.clone());
         let seed = config.routing.seed.unwrap_or_else(|| fastrand::u64(..));
         let (policy, holds) = (Policy::from(config), HoldWatch::default());
         Self { reader, strategies, metrics, policy, budget, clock, seeds: AtomicU64::new(seed), holds }

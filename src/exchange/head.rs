@@ -28,6 +28,8 @@ const REQUEST_ID_MAX: usize = 128;
 pub struct RequestHead {
     /// What the path asks for.
     pub route: Option<Route>,
+    /// The path, if it is one that we do not know.
+    pub path: Option<Box<str>>,
     /// The strategy that the client asked for.
     pub strategy: Option<Box<str>>,
     /// The body's type.
@@ -72,10 +74,16 @@ impl RequestHead {
                 _ => {}
             }
         }
-        if head.is_upgrade && let Some(model) = paths::query_param(path, "model") {
+        if head.is_upgrade
+            && let Some(model) = paths::query_param(path, "model")
+        {
             head.model_hint = Some(model.into());
         }
-        head.route = Some(paths::classify(method, path));
+        let route = paths::classify(method, path);
+        if matches!(route, Route::Unknown) {
+            head.path = Some(path.into());
+        }
+        head.route = Some(route);
         head
     }
 }
@@ -96,7 +104,8 @@ mod tests {
 
     #[test]
     fn steering_headers_are_noticed_whatever_the_path() {
-        let head = read(&[(":method", "GET"), (":path", "/x"), ("target-pod", "1.2.3.4:5"), ("routing-strategy", "random")]);
+        let head =
+            read(&[(":method", "GET"), (":path", "/x"), ("target-pod", "1.2.3.4:5"), ("routing-strategy", "random")]);
         assert_eq!(head.forged.as_slice(), ["target-pod", "routing-strategy"]);
         assert!(matches!(head.route, Some(Route::Unknown)));
     }

@@ -14,6 +14,9 @@ use crate::telemetry::events;
 use super::body::Body;
 use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
 
+/// When to come back after a 503 that discovery or a restart will mend.
+const RETRY_AFTER_S: u32 = 2;
+
 /// Whether our choice steers the request or is only made to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steering {
@@ -90,7 +93,9 @@ impl Exchange {
     }
 
     fn unknown_path(&mut self) -> Step {
-        if self.head.is_upgrade && let Some(model) = self.head.model_hint.take() {
+        if self.head.is_upgrade
+            && let Some(model) = self.head.model_hint.take()
+        {
             return self.decide(&model);
         }
         match self.core.policy.unknown_paths {
@@ -98,7 +103,9 @@ impl Exchange {
                 self.core.metrics.passed_through();
                 Step::Pass
             }
-            UnknownPaths::NotFound => self.refuse(ApiError::not_found_path()),
+            UnknownPaths::NotFound => {
+                self.refuse(ApiError::path_not_found(self.head.path.as_deref().unwrap_or_default()))
+            }
             UnknownPaths::Route => self.decide(""),
         }
     }
@@ -107,7 +114,7 @@ impl Exchange {
         if let Some(name) = &self.head.strategy
             && self.core.strategies.named(name).is_none()
         {
-            return self.refuse(ApiError::unknown_strategy(name, &routing::names()));
+            return self.refuse(ApiError::unknown_strategy(name, routing::names()));
         }
         if let Some(encoding) = &self.head.content_encoding {
             return self.refuse(ApiError::unsupported_encoding(encoding));
@@ -141,7 +148,8 @@ impl Exchange {
     pub fn request_end(&mut self, completeness: Completeness) -> Step {
         let Some(Route::Inference(api)) = self.head.route else { return Step::Pass };
         // The body is taken out of `self` so that what is read of it can be borrowed while deciding.
-        let body = std::mem::replace(&mut self.body, Body::new(self.core.policy.body_bytes_max, self.core.budget.permit()));
+        let body =
+            std::mem::replace(&mut self.body, Body::new(self.core.policy.body_bytes_max, self.core.budget.permit()));
         let joined = body.joined();
         let step = match completeness {
             Completeness::Whole => self.with_body(api, &joined),
@@ -193,7 +201,7 @@ impl Exchange {
         self.core.metrics.degraded_decision();
         match routing::least_loaded(&view, serving(&snapshot, &model), self.core.policy.list) {
             Some(plan) => self.send(plan, "least-request"),
-            None => self.refuse(ApiError::deadline()),
+            None => self.refuse(ApiError::no_ready_endpoints(&model, RETRY_AFTER_S)),
         }
     }
 
@@ -210,7 +218,7 @@ impl Exchange {
         let strategy = self.strategy(&core);
         let view = self.view(model);
         match routing::decide(&*strategy.router, &view, serving(&snapshot, model), core.policy.list) {
-            None if snapshot.endpoints().is_empty() => self.refuse(ApiError::no_ready_endpoints()),
+            None if snapshot.endpoints().is_empty() => self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)),
             None => self.refuse(ApiError::model_not_found(model)),
             Some(Err(wait)) => {
                 self.waiting_model = Some(model.into());
@@ -297,7 +305,7 @@ impl Exchange {
 
     fn get_model(&self, id: &str) -> Step {
         match self.core.reader.load().model(id) {
-            Some(view) => Step::Answer(LocalReply::ok(models::one(&card(view)), "models")),
+            Some(view) => Step::Answer(LocalReply::ok(models::card(card(view)), "models")),
             None => self.refuse(ApiError::model_not_found(id)),
         }
     }

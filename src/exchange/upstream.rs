@@ -111,7 +111,11 @@ mod tests {
         (1..=count).map(endpoint).collect()
     }
 
-    fn judge(plan: &[Arc<Endpoint>], known: &[Arc<Endpoint>], report: UpstreamReport) -> (Option<u16>, bool, Vec<(u16, Failure)>) {
+    fn judge(
+        plan: &[Arc<Endpoint>],
+        known: &[Arc<Endpoint>],
+        report: UpstreamReport,
+    ) -> (Option<u16>, bool, Vec<(u16, Failure)>) {
         let verdict = report.judge(plan, &Snapshot::build(1, known.to_vec()));
         let port = |endpoint: &Arc<Endpoint>| endpoint.spec.address.port();
         let failed = verdict.failed.iter().map(|(endpoint, failure)| (port(endpoint), *failure)).collect();

@@ -169,7 +169,7 @@ impl Machine {
                 let step = self.exchange.give_up_waiting();
                 self.deliver(step, carrier);
             }
-            Phase::Collecting(_) => self.refuse(ApiError::body_timeout()),
+            Phase::Collecting(_) => self.refuse(ApiError::body_timeout(self.settings.body_timeout.as_millis())),
             _ => {}
         }
     }
@@ -235,9 +235,10 @@ impl Machine {
     }
 
     fn request_body(&mut self, body: HttpBody) {
-        let is_repeated_end = std::mem::replace(&mut self.body_ended, self.body_ended || body.end_of_stream);
+        let had_ended = self.body_ended;
+        self.body_ended |= body.end_of_stream;
         match (&self.phase, self.modes.request) {
-            (_, BodyMode::Duplex) if is_repeated_end => {}
+            (_, BodyMode::Duplex) if had_ended => {}
             (&Phase::Collecting(carrier), _) => self.collect_body(body, carrier),
             (Phase::Waiting(..), _) => self.owed += 1,
             (_, BodyMode::Duplex) => self.send_pieces(vec![body.body], body.end_of_stream),
@@ -312,8 +313,7 @@ impl Machine {
         if carrier == Carrier::Headers {
             replies::remove(&mut mutation, &self.exchange.head().forged);
         }
-        let clears = self.settings.clear_route_cache
-            && (dispatch.is_some() || !self.exchange.head().forged.is_empty());
+        let clears = self.settings.clear_route_cache && (dispatch.is_some() || !self.exchange.head().forged.is_empty());
         let common = replies::common(mutation, clears);
         let mut reply = replies::message(match carrier {
             Carrier::Headers => replies::request_headers(common),

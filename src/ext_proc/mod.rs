@@ -5,6 +5,7 @@
 
 mod driver;
 mod listener;
+
 mod machine;
 #[cfg(test)]
 mod machine_tests;

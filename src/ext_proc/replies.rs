@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use envoy_types::pb::envoy::config::core::v3::{
     HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
 };
-use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, ImmediateResponse, ProcessingResponse,
     StreamedBodyResponse, TrailersResponse, body_mutation::Mutation, processing_response::Response,
 };
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
 use crate::exchange::{Dispatch, LocalReply};
@@ -67,11 +67,7 @@ pub(super) fn remove(mutation: &mut HeaderMutation, names: &[&'static str]) {
 
 pub(super) fn common(mutation: HeaderMutation, clear_route_cache: bool) -> CommonResponse {
     let is_empty = mutation.set_headers.is_empty() && mutation.remove_headers.is_empty();
-    CommonResponse {
-        header_mutation: (!is_empty).then_some(mutation),
-        clear_route_cache,
-        ..CommonResponse::default()
-    }
+    CommonResponse { header_mutation: (!is_empty).then_some(mutation), clear_route_cache, ..CommonResponse::default() }
 }
 
 pub(super) fn request_headers(common: CommonResponse) -> Response {

@@ -80,26 +80,20 @@ impl ApiError {
 
     /// 400: the request is malformed in a way that [`BodyError`] does not cover.
     pub fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(400, "malformed_request", message)
-            .header("x-error-request-body-processing", "true")
+        Self::new(400, "malformed_request", message).header("x-error-request-body-processing", "true")
     }
 
     /// 404: nobody serves `model`.
     pub fn model_not_found(model: &str) -> Self {
-        Self::new(
-            404,
-            "model_not_found",
-            format!("the model `{}` does not exist", shown(model)),
-        )
-        .param("model")
-        .header("x-error-no-model-backends", model)
+        Self::new(404, "model_not_found", format!("the model `{}` does not exist", shown(model)))
+            .param("model")
+            .header("x-error-no-model-backends", model)
     }
 
     /// 413: the body is longer than `limit_bytes`.
     pub fn too_large(limit_bytes: u64) -> Self {
         let message = format!("the request body is longer than {limit_bytes} bytes");
-        Self::new(413, "request_too_large", message)
-            .header("x-error-request-body-processing", "true")
+        Self::new(413, "request_too_large", message).header("x-error-request-body-processing", "true")
     }
 
     /// 429: `limit` is used up for the next `retry_after_s` seconds.
@@ -107,29 +101,18 @@ impl ApiError {
         let (what, header) = match limit {
             Limit::RequestsPerMinute => ("requests per minute", "x-error-rpm-exceeded"),
             Limit::TokensPerMinute => ("tokens per minute", "x-error-tpm-exceeded"),
-            Limit::ModelRequestsPerSecond => (
-                "requests per second of this model",
-                "x-error-model-rps-exceeded",
-            ),
+            Limit::ModelRequestsPerSecond => ("requests per second of this model", "x-error-model-rps-exceeded"),
         };
-        Self::new(
-            429,
-            "rate_limit_exceeded",
-            format!("the limit of {what} is reached"),
-        )
-        .header(header, "true")
-        .retry_after(retry_after_s)
+        Self::new(429, "rate_limit_exceeded", format!("the limit of {what} is reached"))
+            .header(header, "true")
+            .retry_after(retry_after_s)
     }
 
     /// 429: the request was shed to protect the others.
     pub fn shed(retry_after_s: u32) -> Self {
-        Self::new(
-            429,
-            "load_shed",
-            "the request was shed because of load, try again later",
-        )
-        .header("x-error-routing", "true")
-        .retry_after(retry_after_s)
+        Self::new(429, "load_shed", "the request was shed because of load, try again later")
+            .header("x-error-routing", "true")
+            .retry_after(retry_after_s)
     }
 
     /// 503: `model` is known, but none of its endpoints is ready.
@@ -142,35 +125,22 @@ impl ApiError {
 
     /// 503: there is no room for the request, here or in the engines.
     pub fn overloaded(retry_after_s: u32) -> Self {
-        Self::new(
-            503,
-            "overloaded",
-            "there is no room for this request, try again later",
-        )
-        .header("x-error-routing", "true")
-        .retry_after(retry_after_s)
+        Self::new(503, "overloaded", "there is no room for this request, try again later")
+            .header("x-error-routing", "true")
+            .retry_after(retry_after_s)
     }
 
     /// 504: our own deadline for a decision passed.
     pub fn deadline(after_ms: u64) -> Self {
-        Self::new(
-            504,
-            "deadline_exceeded",
-            format!("no endpoint was found within {after_ms} ms"),
-        )
-        .header("x-error-routing", "true")
+        Self::new(504, "deadline_exceeded", format!("no endpoint was found within {after_ms} ms"))
+            .header("x-error-routing", "true")
     }
 
     /// 400: no strategy is called `name`; `known` are those that exist.
     pub fn unknown_strategy<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!(
-            "unknown routing strategy `{}`, known are: {known}",
-            shown(name)
-        );
-        Self::new(400, "unknown_strategy", message)
-            .param("routing-strategy")
-            .header("x-error-routing", "true")
+        let message = format!("unknown routing strategy `{}`, known are: {known}", shown(name));
+        Self::new(400, "unknown_strategy", message).param("routing-strategy").header("x-error-routing", "true")
     }
 
     /// 401: the bearer token is missing or wrong.
@@ -180,19 +150,28 @@ impl ApiError {
 
     /// 404: the path is not an API that we route.
     pub fn path_not_found(path: &str) -> Self {
-        Self::new(
-            404,
-            "unknown_path",
-            format!("the path `{}` is not served here", shown(path)),
-        )
-        .header("x-error-request-body-processing", "true")
+        Self::new(404, "unknown_path", format!("the path `{}` is not served here", shown(path)))
+            .header("x-error-request-body-processing", "true")
     }
 
     /// 405: the path is served, but not with this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("`{}` is not served for `{}`", shown(method), shown(path));
-        Self::new(405, "method_not_allowed", message)
-            .header("x-error-request-body-processing", "true")
+        Self::new(405, "method_not_allowed", message).header("x-error-request-body-processing", "true")
+    }
+
+    /// The body is compressed or otherwise encoded, so that its model cannot be read.
+    pub fn unsupported_encoding(encoding: &str) -> Self {
+        Self::new(
+            415,
+            "unsupported_content_encoding",
+            format!("content-encoding `{}` is not supported: send the body as it is", header_value(encoding)),
+        )
+    }
+
+    /// The body did not arrive in time.
+    pub fn body_timeout(after_ms: u128) -> Self {
+        Self::new(408, "request_timeout", format!("the request body did not arrive within {after_ms} ms"))
     }
 
     /// The response body: `OpenAI`'s four keys, always all of them.
@@ -209,12 +188,7 @@ impl ApiError {
             code: Option<&'a str>,
         }
         let envelope = Envelope {
-            error: Body {
-                message: &self.message,
-                r#type: self.kind,
-                param: self.param.as_deref(),
-                code: self.code,
-            },
+            error: Body { message: &self.message, r#type: self.kind, param: self.param.as_deref(), code: self.code },
         };
         // Strings always serialise.
         serde_json::to_vec(&envelope).unwrap_or_default()
@@ -224,9 +198,9 @@ impl ApiError {
 impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let header = match error {
-            BodyError::Multipart { .. }
-            | BodyError::CutForm { .. }
-            | BodyError::FieldTooLong { .. } => "x-error-multipart-parsing",
+            BodyError::Multipart { .. } | BodyError::CutForm { .. } | BodyError::FieldTooLong { .. } => {
+                "x-error-multipart-parsing"
+            }
             _ => "x-error-request-body-processing",
         };
         Self {
@@ -247,16 +221,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 
 /// Visible ASCII only, so that a model name cannot end the header and begin another.
 fn header_value(text: &str) -> String {
-    text.chars()
-        .take(HEADER_VALUE_BYTES_MAX)
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect()
+    text.chars().take(HEADER_VALUE_BYTES_MAX).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
@@ -273,17 +238,12 @@ mod tests {
             json(&ApiError::model_not_found("a\"b")),
             r#"{"error":{"message":"the model `a\"b` does not exist","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
         );
-        assert!(
-            json(&ApiError::overloaded(1)).contains(r#""type":"overloaded_error","param":null"#)
-        );
+        assert!(json(&ApiError::overloaded(1)).contains(r#""type":"overloaded_error","param":null"#));
     }
 
     #[test]
     fn a_model_name_cannot_inject_a_header() {
-        let error = ApiError::model_not_found(&format!(
-            "x\r\ntarget-pod: 10.0.0.1\u{e9}{}",
-            "y".repeat(999)
-        ));
+        let error = ApiError::model_not_found(&format!("x\r\ntarget-pod: 10.0.0.1\u{e9}{}", "y".repeat(999)));
         let (_, value) = error.extra_header.unwrap();
         assert!(value.starts_with("x??target-pod: 10.0.0.1?y"));
         assert_eq!(value.len(), HEADER_VALUE_BYTES_MAX);
@@ -302,27 +262,15 @@ mod tests {
         let error = ApiError::from(BodyError::SteeringField("bootstrap_host"));
         assert_eq!((error.status, error.reason), (400, "unsupported_field"));
         assert_eq!(error.param.as_deref(), Some("bootstrap_host"));
-        let error = ApiError::from(BodyError::FieldTooLong {
-            field: "model",
-            limit_bytes: 1,
-        });
-        assert_eq!(
-            (error.status, error.extra_header.unwrap().0),
-            (413, "x-error-multipart-parsing")
-        );
+        let error = ApiError::from(BodyError::FieldTooLong { field: "model", limit_bytes: 1 });
+        assert_eq!((error.status, error.extra_header.unwrap().0), (413, "x-error-multipart-parsing"));
     }
 
     #[test]
     fn limits_say_when_to_come_back() {
         let error = ApiError::rate_limited(Limit::TokensPerMinute, 30);
-        assert_eq!(
-            (error.status, error.kind, error.retry_after_s),
-            (429, "rate_limit_error", Some(30))
-        );
-        assert_eq!(
-            error.extra_header,
-            Some(("x-error-tpm-exceeded", "true".to_owned()))
-        );
+        assert_eq!((error.status, error.kind, error.retry_after_s), (429, "rate_limit_error", Some(30)));
+        assert_eq!(error.extra_header, Some(("x-error-tpm-exceeded", "true".to_owned())));
         assert_eq!(ApiError::deadline(5).status, 504);
     }
 }

@@ -115,45 +115,29 @@ struct Dialect {
 }
 
 fn dialect(api: Api) -> Dialect {
-    let (prompt, preamble, limit): (
-        &'static [&'static str],
-        &'static [&'static str],
-        &'static [&'static str],
-    ) = match api {
-        Api::Chat => (&["messages"], &[], &["max_completion_tokens", "max_tokens"]),
-        Api::Completions => (&["prompt"], &[], &["max_tokens", "n_predict"]),
-        Api::Infill => (&["input_prefix"], &["input_suffix"], &["n_predict"]),
-        Api::Responses => (&["input"], &["instructions"], &["max_output_tokens"]),
-        Api::Messages => (&["messages"], &["system"], &["max_tokens"]),
-        Api::CountTokens => (&["messages", "input"], &["system", "instructions"], &[]),
-        Api::Embeddings => (&["input", "messages", "text", "texts", "content"], &[], &[]),
-        Api::Pooling | Api::Classify => (&["input", "messages", "text"], &[], &[]),
-        Api::Rerank => (&["documents"], &["query"], &[]),
-        Api::Score => (
-            &["text_2", "data_2", "documents"],
-            &["text_1", "data_1", "queries", "query"],
-            &[],
-        ),
-        Api::Generate => (
-            &["text", "input_ids", "token_ids"],
-            &[],
-            &["sampling_params"],
-        ),
-        Api::Tokenize => (&["prompt", "messages", "content"], &[], &[]),
-        Api::Render => (&["messages", "prompt"], &[], &[]),
-        Api::Detokenize => (&["tokens"], &[], &[]),
-        Api::AudioSpeech => (&["input"], &[], &[]),
-        Api::ImagesGenerations | Api::VideoGenerations => (&["prompt"], &[], &[]),
-        Api::ImagesEdits
-        | Api::ImagesVariations
-        | Api::AudioTranscriptions
-        | Api::AudioTranslations => (&[], &[], &[]),
-    };
-    Dialect {
-        prompt,
-        preamble,
-        limit,
-    }
+    let (prompt, preamble, limit): (&'static [&'static str], &'static [&'static str], &'static [&'static str]) =
+        match api {
+            Api::Chat => (&["messages"], &[], &["max_completion_tokens", "max_tokens"]),
+            Api::Completions => (&["prompt"], &[], &["max_tokens", "n_predict"]),
+            Api::Infill => (&["input_prefix"], &["input_suffix"], &["n_predict"]),
+            Api::Responses => (&["input"], &["instructions"], &["max_output_tokens"]),
+            Api::Messages => (&["messages"], &["system"], &["max_tokens"]),
+            Api::CountTokens => (&["messages", "input"], &["system", "instructions"], &[]),
+            Api::Embeddings => (&["input", "messages", "text", "texts", "content"], &[], &[]),
+            Api::Pooling | Api::Classify => (&["input", "messages", "text"], &[], &[]),
+            Api::Rerank => (&["documents"], &["query"], &[]),
+            Api::Score => (&["text_2", "data_2", "documents"], &["text_1", "data_1", "queries", "query"], &[]),
+            Api::Generate => (&["text", "input_ids", "token_ids"], &[], &["sampling_params"]),
+            Api::Tokenize => (&["prompt", "messages", "content"], &[], &[]),
+            Api::Render => (&["messages", "prompt"], &[], &[]),
+            Api::Detokenize => (&["tokens"], &[], &[]),
+            Api::AudioSpeech => (&["input"], &[], &[]),
+            Api::ImagesGenerations | Api::VideoGenerations => (&["prompt"], &[], &[]),
+            Api::ImagesEdits | Api::ImagesVariations | Api::AudioTranscriptions | Api::AudioTranslations => {
+                (&[], &[], &[])
+            }
+        };
+    Dialect { prompt, preamble, limit }
 }
 
 impl Dialect {
@@ -179,12 +163,7 @@ pub(super) struct HeadSeed<'s, 'a> {
 
 impl<'s, 'a> HeadSeed<'s, 'a> {
     pub(super) fn new(api: Api, head: &'s mut Head<'a>, progress: &'s mut Progress) -> Self {
-        Self {
-            api,
-            dialect: dialect(api),
-            head,
-            progress,
-        }
+        Self { api, dialect: dialect(api), head, progress }
     }
 
     /// Notes that a key was met; a second time is an error.
@@ -197,12 +176,7 @@ impl<'s, 'a> HeadSeed<'s, 'a> {
         Ok(())
     }
 
-    fn read_slot<M: MapAccess<'a>>(
-        &mut self,
-        name: &'static str,
-        slot: Slot,
-        map: &mut M,
-    ) -> Result<(), M::Error> {
+    fn read_slot<M: MapAccess<'a>>(&mut self, name: &'static str, slot: Slot, map: &mut M) -> Result<(), M::Error> {
         self.progress.reading = Some((name, expected(slot)));
         let head = &mut *self.head;
         match slot {
@@ -227,9 +201,7 @@ impl<'s, 'a> HeadSeed<'s, 'a> {
                 self.set_limit(name, limit);
             }
             Slot::N => {
-                let n = map
-                    .next_value_seed(Whole)?
-                    .and_then(|n| u64::try_from(n).ok());
+                let n = map.next_value_seed(Whole)?.and_then(|n| u64::try_from(n).ok());
                 head.n = n.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
             }
             Slot::Priority => {

@@ -69,19 +69,14 @@ pub struct CutHead<'a> {
 }
 
 /// Reads the head of a whole body. `content_type` matters for multipart APIs only.
-pub fn read<'a>(
-    api: Api,
-    content_type: Option<&str>,
-    body: &'a [u8],
-) -> Result<Head<'a>, BodyError> {
+pub fn read<'a>(api: Api, content_type: Option<&str>, body: &'a [u8]) -> Result<Head<'a>, BodyError> {
     let mut head = Head::default();
     match api.body_kind() {
         BodyKind::Multipart => multipart::read_into(&mut head, content_type, body)?,
         BodyKind::Json => {
             refuse_form(content_type)?;
-            let text = std::str::from_utf8(body).map_err(|error| BodyError::InvalidUtf8 {
-                byte: error.valid_up_to(),
-            })?;
+            let text =
+                std::str::from_utf8(body).map_err(|error| BodyError::InvalidUtf8 { byte: error.valid_up_to() })?;
             read_json(api, text, &mut head)?;
         }
     }
@@ -105,15 +100,10 @@ pub fn read_cut<'a>(api: Api, content_type: Option<&str>, prefix: &'a [u8]) -> O
 /// A form sent to a JSON API would only be refused with a puzzling position otherwise.
 fn refuse_form(content_type: Option<&str>) -> Result<(), BodyError> {
     let is_form = content_type.is_some_and(|value| {
-        value
-            .trim_start()
-            .get(..10)
-            .is_some_and(|start| start.eq_ignore_ascii_case("multipart/"))
+        value.trim_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"))
     });
     if is_form {
-        return Err(BodyError::ContentType {
-            expected: "application/json",
-        });
+        return Err(BodyError::ContentType { expected: "application/json" });
     }
     Ok(())
 }
@@ -127,9 +117,7 @@ fn whole_characters(prefix: &[u8]) -> Result<&str, BodyError> {
                 .get(..error.valid_up_to())
                 .and_then(|valid| std::str::from_utf8(valid).ok())
                 .filter(|_| error.error_len().is_none());
-            whole.ok_or(BodyError::InvalidUtf8 {
-                byte: error.valid_up_to(),
-            })
+            whole.ok_or(BodyError::InvalidUtf8 { byte: error.valid_up_to() })
         }
     }
 }
@@ -140,10 +128,7 @@ fn without_cut_number(text: &str) -> &str {
 }
 
 fn is_cut(error: &BodyError) -> bool {
-    matches!(
-        error,
-        BodyError::Empty | BodyError::Truncated { .. } | BodyError::CutForm { .. }
-    )
+    matches!(error, BodyError::Empty | BodyError::Truncated { .. } | BodyError::CutForm { .. })
 }
 
 fn read_json<'a>(api: Api, text: &'a str, head: &mut Head<'a>) -> Result<(), BodyError> {
@@ -165,19 +150,10 @@ fn body_error(error: &serde_json::Error, progress: &Progress) -> BodyError {
         (Some(Refusal::Steering(field)), _) => BodyError::SteeringField(field),
         (None, Category::Eof) => BodyError::Truncated { line, column },
         (None, Category::Data) => match progress.reading {
-            Some((field, expected)) => BodyError::WrongType {
-                field,
-                expected,
-                line,
-                column,
-            },
+            Some((field, expected)) => BodyError::WrongType { field, expected, line, column },
             None => BodyError::NotAnObject,
         },
-        (None, Category::Syntax | Category::Io) => BodyError::Syntax {
-            reason: reason(error),
-            line,
-            column,
-        },
+        (None, Category::Syntax | Category::Io) => BodyError::Syntax { reason: reason(error), line, column },
     }
 }
 

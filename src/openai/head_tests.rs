@@ -26,14 +26,8 @@ fn a_chat_head_is_read_whole() {
     assert_eq!(head.require_model(), Ok("llama-3"));
     assert!(head.stream && head.include_usage);
     assert_eq!(head.user.as_deref(), Some("ann"));
-    assert_eq!(
-        (head.max_tokens, head.n, head.priority),
-        (Some(7), Some(2), Some(-3))
-    );
-    assert_eq!(
-        head.prompt.unwrap().get(),
-        r#"[{"role":"user","content":"hi"}]"#
-    );
+    assert_eq!((head.max_tokens, head.n, head.priority), (Some(7), Some(2), Some(-3)));
+    assert_eq!(head.prompt.unwrap().get(), r#"[{"role":"user","content":"hi"}]"#);
     assert_eq!(head.tools.unwrap().get(), "[]");
     assert_eq!(head.session_id.as_deref(), Some("s"));
     assert_eq!(head.prompt_cache_key.as_deref(), Some("k"));
@@ -42,8 +36,7 @@ fn a_chat_head_is_read_whole() {
 
 #[test]
 fn each_api_has_its_own_prompt_and_limit() {
-    let body =
-        br#"{"prompt":"p","messages":["m"],"input":"i","system":"s","instructions":"t","query":"q",
+    let body = br#"{"prompt":"p","messages":["m"],"input":"i","system":"s","instructions":"t","query":"q",
         "documents":["d"],"text":"x","text_1":"1","text_2":"2","max_tokens":1,"max_output_tokens":2,
         "sampling_params":{"max_new_tokens":3},"metadata":{"user_id":"u"}}"#;
     for (api, prompt, preamble, max_tokens) in [
@@ -84,10 +77,7 @@ fn null_counts_as_absent() {
 fn a_limit_may_be_written_as_a_float_and_a_negative_one_is_none() {
     assert_eq!(chat(r#"{"max_tokens":16.0}"#).unwrap().max_tokens, Some(16));
     assert_eq!(chat(r#"{"max_tokens":-1}"#).unwrap().max_tokens, None);
-    assert!(matches!(
-        fault(r#"{"max_tokens":1.5}"#),
-        BodyError::WrongType { .. }
-    ));
+    assert!(matches!(fault(r#"{"max_tokens":1.5}"#), BodyError::WrongType { .. }));
 }
 
 #[test]
@@ -99,10 +89,7 @@ fn a_field_that_we_read_may_occur_once_only() {
     ] {
         assert_eq!(fault(body), BodyError::Duplicate { field }, "{body}");
     }
-    assert_eq!(
-        fault(r#"{"model":1"#).to_string(),
-        "`model` must be a string (line 1 column 10)"
-    );
+    assert_eq!(fault(r#"{"model":1"#).to_string(), "`model` must be a string (line 1 column 10)");
     assert!(chat(r#"{"model":"a","other":1,"other":2}"#).is_ok());
 }
 
@@ -126,57 +113,26 @@ fn every_fault_is_told_apart_and_placed() {
     assert_eq!(fault(" \r\n\t"), BodyError::Empty);
     assert_eq!(fault("[1]"), BodyError::NotAnObject);
     assert_eq!(fault("\"x\""), BodyError::NotAnObject);
-    assert_eq!(
-        fault("{\n\"model\":\"m\""),
-        BodyError::Truncated {
-            line: 2,
-            column: 11
-        }
-    );
+    assert_eq!(fault("{\n\"model\":\"m\""), BodyError::Truncated { line: 2, column: 11 });
     assert!(syntax(1, 4)(&fault("{} x")));
     assert!(syntax(2, 1)(&fault("{\"a\":1\n\"b\":2}")));
-    assert!(matches!(
-        fault(r#"{"model":5}"#),
-        BodyError::WrongType { field: "model", .. }
-    ));
-    assert!(matches!(
-        fault(r#"{"stream":"yes"}"#),
-        BodyError::WrongType {
-            field: "stream",
-            ..
-        }
-    ));
+    assert!(matches!(fault(r#"{"model":5}"#), BodyError::WrongType { field: "model", .. }));
+    assert!(matches!(fault(r#"{"stream":"yes"}"#), BodyError::WrongType { field: "stream", .. }));
     assert!(matches!(
         fault(r#"{"stream_options":{"include_usage":1}}"#),
-        BodyError::WrongType {
-            field: "stream_options",
-            ..
-        }
+        BodyError::WrongType { field: "stream_options", .. }
     ));
     let body = b"{\"messages\":\"\xff\"}";
-    assert_eq!(
-        read(Api::Chat, None, body).unwrap_err(),
-        BodyError::InvalidUtf8 { byte: 13 }
-    );
+    assert_eq!(read(Api::Chat, None, body).unwrap_err(), BodyError::InvalidUtf8 { byte: 13 });
     let form = read(Api::Chat, Some("Multipart/form-data; boundary=x"), b"--x");
     assert!(matches!(form, Err(BodyError::ContentType { .. })));
-    assert_eq!(
-        fault("{} x").to_string(),
-        "the body is not valid JSON: trailing characters at line 1 column 4"
-    );
+    assert_eq!(fault("{} x").to_string(), "the body is not valid JSON: trailing characters at line 1 column 4");
 }
 
 #[test]
 fn deep_nesting_does_not_overflow_the_stack() {
     let deep = "[".repeat(1_000_000);
-    for key in [
-        "messages",
-        "other",
-        "stream_options",
-        "sampling_params",
-        "model",
-        "metadata",
-    ] {
+    for key in ["messages", "other", "stream_options", "sampling_params", "model", "metadata"] {
         for api in [Api::Chat, Api::Generate, Api::Messages] {
             assert!(read(api, None, format!("{{\"{key}\":{deep}").as_bytes()).is_err());
         }
@@ -192,15 +148,8 @@ fn a_cut_body_gives_what_came_before_the_cut() {
     assert_eq!((cut.head.max_tokens, cut.fault), (Some(128), None));
     let cut = |end: usize| read_cut(Api::Chat, None, &body.as_bytes()[..end]);
     assert!(cut(11).is_none());
-    assert_eq!(
-        cut(28).unwrap().head.max_tokens,
-        None,
-        "a number at the cut may go on"
-    );
-    assert!(
-        cut(body.len() - 4).unwrap().fault.is_none(),
-        "inside a character"
-    );
+    assert_eq!(cut(28).unwrap().head.max_tokens, None, "a number at the cut may go on");
+    assert!(cut(body.len() - 4).unwrap().fault.is_none(), "inside a character");
 }
 
 #[test]
@@ -216,12 +165,7 @@ fn a_cut_body_that_would_be_refused_says_so() {
         let cut = read_cut(Api::Chat, None, body.as_bytes()).unwrap();
         assert!(cut.fault.is_some(), "{body}");
     }
-    assert!(
-        read_cut(Api::Chat, None, b"{\"model\":\"m\",\xff\xff")
-            .unwrap()
-            .fault
-            .is_some()
-    );
+    assert!(read_cut(Api::Chat, None, b"{\"model\":\"m\",\xff\xff").unwrap().fault.is_some());
 }
 
 /// A string as JSON, with some characters written as escapes.
@@ -242,39 +186,18 @@ fn escaped(text: &str, every: usize) -> String {
 }
 
 fn field() -> impl Strategy<Value = (String, Value)> {
-    let text =
-        || prop_oneof!["\\PC{0,12}", "[\"\\\\/\n\u{0}-\u{20}é😀]{0,6}"].prop_map(Value::from);
+    let text = || prop_oneof!["\\PC{0,12}", "[\"\\\\/\n\u{0}-\u{20}é😀]{0,6}"].prop_map(Value::from);
     let member = |name: &'static str, value: BoxedStrategy<Value>| (Just(name.to_owned()), value);
-    let nullable =
-        |value: BoxedStrategy<Value>| prop_oneof![4 => value, 1 => Just(Value::Null)].boxed();
+    let nullable = |value: BoxedStrategy<Value>| prop_oneof![4 => value, 1 => Just(Value::Null)].boxed();
     prop_oneof![
         member("model", nullable(text().boxed())),
         member("user", nullable(text().boxed())),
         member("prompt_cache_key", nullable(text().boxed())),
-        member(
-            "stream",
-            nullable(any::<bool>().prop_map(Value::from).boxed())
-        ),
-        member(
-            "max_tokens",
-            nullable(any::<u64>().prop_map(Value::from).boxed())
-        ),
-        member(
-            "max_completion_tokens",
-            nullable(any::<u32>().prop_map(Value::from).boxed())
-        ),
-        member(
-            "stream_options",
-            any::<bool>()
-                .prop_map(|flag| json!({"a": [{}], "include_usage": flag}))
-                .boxed()
-        ),
-        member(
-            "messages",
-            text()
-                .prop_map(|text| json!([{"content": text, "n": 1.5e300}]))
-                .boxed()
-        ),
+        member("stream", nullable(any::<bool>().prop_map(Value::from).boxed())),
+        member("max_tokens", nullable(any::<u64>().prop_map(Value::from).boxed())),
+        member("max_completion_tokens", nullable(any::<u32>().prop_map(Value::from).boxed())),
+        member("stream_options", any::<bool>().prop_map(|flag| json!({"a": [{}], "include_usage": flag})).boxed()),
+        member("messages", text().prop_map(|text| json!([{"content": text, "n": 1.5e300}])).boxed()),
         ("[a-z]{1,3}x", text()),
     ]
 }

@@ -43,10 +43,7 @@ pub fn list<'a>(cards: impl Iterator<Item = ModelCard<'a>>) -> Vec<u8> {
         object: &'static str,
         data: Vec<ModelCard<'a>>,
     }
-    bytes(&List {
-        object: "list",
-        data: cards.collect(),
-    })
+    bytes(&List { object: "list", data: cards.collect() })
 }
 
 /// The body of `GET /v1/models/{id}`.
@@ -65,16 +62,8 @@ mod tests {
 
     #[test]
     fn pages_have_the_shape_that_openai_clients_read() {
-        let base = ModelCard {
-            id: "org/base \"1\"",
-            parent: None,
-            created: 7,
-        };
-        let adapter = ModelCard {
-            id: "sql",
-            parent: Some("base"),
-            created: 8,
-        };
+        let base = ModelCard { id: "org/base \"1\"", parent: None, created: 7 };
+        let adapter = ModelCard { id: "sql", parent: Some("base"), created: 8 };
         assert_eq!(
             String::from_utf8(list([base, adapter].into_iter())).unwrap(),
             r#"{"object":"list","data":[{"id":"org/base \"1\"","object":"model","created":7,"owned_by":"fairlead","root":"org/base \"1\"","parent":null},{"id":"sql","object":"model","created":8,"owned_by":"fairlead","root":"base","parent":"base"}]}"#

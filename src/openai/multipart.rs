@@ -23,20 +23,12 @@ pub fn read<'a>(content_type: Option<&str>, body: &'a [u8]) -> Result<Head<'a>, 
 }
 
 /// Like [`read`]; what was read before an error stays in `head`.
-pub(super) fn read_into<'a>(
-    head: &mut Head<'a>,
-    content_type: Option<&str>,
-    body: &'a [u8],
-) -> Result<(), BodyError> {
+pub(super) fn read_into<'a>(head: &mut Head<'a>, content_type: Option<&str>, body: &'a [u8]) -> Result<(), BodyError> {
     let delimiter = delimiter(content_type)?;
     if body.is_empty() {
         return Err(BodyError::Empty);
     }
-    let mut form = Form {
-        delimiter: memmem::Finder::new(&delimiter),
-        body,
-        at: 0,
-    };
+    let mut form = Form { delimiter: memmem::Finder::new(&delimiter), body, at: 0 };
     let mut seen = Seen::default();
     let mut more = form.open()?;
     while more {
@@ -51,12 +43,8 @@ pub(super) fn read_into<'a>(
 
 /// CR LF, two dashes and the boundary of the content type.
 fn delimiter(content_type: Option<&str>) -> Result<Vec<u8>, BodyError> {
-    const WRONG: BodyError = BodyError::ContentType {
-        expected: "multipart/form-data with a boundary",
-    };
-    let (kind, parameters) = content_type
-        .and_then(|value| value.split_once(';'))
-        .ok_or(WRONG)?;
+    const WRONG: BodyError = BodyError::ContentType { expected: "multipart/form-data with a boundary" };
+    let (kind, parameters) = content_type.and_then(|value| value.split_once(';')).ok_or(WRONG)?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return Err(WRONG);
     }
@@ -110,10 +98,7 @@ struct Form<'a, 'd> {
 
 impl<'a> Form<'a, '_> {
     fn malformed(&self, reason: &'static str) -> BodyError {
-        BodyError::Multipart {
-            reason,
-            byte: self.at,
-        }
+        BodyError::Multipart { reason, byte: self.at }
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -183,19 +168,14 @@ impl<'a> Form<'a, '_> {
             self.at += 2;
             return Some(true);
         }
-        let padding = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t'))
-            .count();
+        let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         rest.get(padding..)?.strip_prefix(b"\r\n")?;
         self.at += padding + 2;
         Some(false)
     }
 
     fn truncated(&self) -> BodyError {
-        BodyError::CutForm {
-            byte: self.body.len(),
-        }
+        BodyError::CutForm { byte: self.body.len() }
     }
 }
 
@@ -208,13 +188,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn field<'a>(
-        &mut self,
-        head: &mut Head<'a>,
-        name: &str,
-        value: &'a [u8],
-        start: usize,
-    ) -> Result<(), BodyError> {
+    fn field<'a>(&mut self, head: &mut Head<'a>, name: &str, value: &'a [u8], start: usize) -> Result<(), BodyError> {
         if let Some(field) = steering(name) {
             return Err(BodyError::SteeringField(field));
         }
@@ -246,14 +220,9 @@ fn once(seen: &mut bool, field: &'static str) -> Result<(), BodyError> {
 
 fn text<'a>(field: &'static str, value: &'a [u8], start: usize) -> Result<&'a str, BodyError> {
     if value.len() > FIELD_BYTES_MAX {
-        return Err(BodyError::FieldTooLong {
-            field,
-            limit_bytes: FIELD_BYTES_MAX,
-        });
+        return Err(BodyError::FieldTooLong { field, limit_bytes: FIELD_BYTES_MAX });
     }
-    std::str::from_utf8(value).map_err(|error| BodyError::InvalidUtf8 {
-        byte: start + error.valid_up_to(),
-    })
+    std::str::from_utf8(value).map_err(|error| BodyError::InvalidUtf8 { byte: start + error.valid_up_to() })
 }
 
 /// Forms have no booleans: these are the words that engines take for one.
@@ -261,10 +230,7 @@ fn flag(value: &str, start: usize) -> Result<bool, BodyError> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" | "" => Ok(false),
-        _ => Err(BodyError::Multipart {
-            reason: "`stream` must be true or false",
-            byte: start,
-        }),
+        _ => Err(BodyError::Multipart { reason: "`stream` must be true or false", byte: start }),
     }
 }
 
@@ -293,10 +259,7 @@ mod tests {
     #[test]
     fn fields_are_read_and_files_are_jumped_over() {
         let body = form(&[
-            (
-                "name=\"file\"; filename=\"a\\\"; name=\\\"model.wav\"",
-                "\r\n--a bc\r\n--a\r\n\u{0}",
-            ),
+            ("name=\"file\"; filename=\"a\\\"; name=\\\"model.wav\"", "\r\n--a bc\r\n--a\r\n\u{0}"),
             ("filename=\"x;name=y\"; name=\"other\"", ""),
             ("name=model", "whisper"),
             ("NAME=\"stream\"", "True"),
@@ -319,34 +282,16 @@ mod tests {
 
     #[test]
     fn faults_are_named() {
-        assert_eq!(
-            fault(&[("name=model", "a"), ("name=\"model\"", "a")]),
-            BodyError::Duplicate { field: "model" }
-        );
-        assert_eq!(
-            fault(&[("name=\"bootstrap_host\"", "10.0.0.1")]),
-            BodyError::SteeringField("bootstrap_host")
-        );
-        assert!(matches!(
-            fault(&[("filename=x", "a")]),
-            BodyError::Multipart { .. }
-        ));
-        assert!(matches!(
-            fault(&[("name=stream", "maybe")]),
-            BodyError::Multipart { .. }
-        ));
+        assert_eq!(fault(&[("name=model", "a"), ("name=\"model\"", "a")]), BodyError::Duplicate { field: "model" });
+        assert_eq!(fault(&[("name=\"bootstrap_host\"", "10.0.0.1")]), BodyError::SteeringField("bootstrap_host"));
+        assert!(matches!(fault(&[("filename=x", "a")]), BodyError::Multipart { .. }));
+        assert!(matches!(fault(&[("name=stream", "maybe")]), BodyError::Multipart { .. }));
         let long = "x".repeat(FIELD_BYTES_MAX + 1);
         assert_eq!(fault(&[("name=model", &long)]).status(), 413);
-        for kind in [
-            None,
-            Some("application/json"),
-            Some("multipart/form-data"),
-            Some("multipart/form-data; boundary="),
-        ] {
-            assert!(
-                matches!(read(kind, b"x"), Err(BodyError::ContentType { .. })),
-                "{kind:?}"
-            );
+        for kind in
+            [None, Some("application/json"), Some("multipart/form-data"), Some("multipart/form-data; boundary=")]
+        {
+            assert!(matches!(read(kind, b"x"), Err(BodyError::ContentType { .. })), "{kind:?}");
         }
         assert_eq!(read(TYPE, b"").unwrap_err(), BodyError::Empty);
     }

@@ -77,10 +77,9 @@ impl Api {
     /// How the body of this API is written.
     pub fn body_kind(self) -> BodyKind {
         match self {
-            Self::ImagesEdits
-            | Self::ImagesVariations
-            | Self::AudioTranscriptions
-            | Self::AudioTranslations => BodyKind::Multipart,
+            Self::ImagesEdits | Self::ImagesVariations | Self::AudioTranscriptions | Self::AudioTranslations => {
+                BodyKind::Multipart
+            }
             _ => BodyKind::Json,
         }
     }
@@ -187,9 +186,7 @@ fn api(path: &str, short: &str) -> Option<Api> {
             "/classify" => Api::Classify,
             "/pooling" => Api::Pooling,
             "/messages" => Api::Messages,
-            "/messages/count_tokens"
-            | "/chat/completions/input_tokens"
-            | "/responses/input_tokens" => Api::CountTokens,
+            "/messages/count_tokens" | "/chat/completions/input_tokens" | "/responses/input_tokens" => Api::CountTokens,
             "/images/generations" => Api::ImagesGenerations,
             "/images/edits" => Api::ImagesEdits,
             "/images/variations" => Api::ImagesVariations,
@@ -247,9 +244,7 @@ fn decode(text: &str, plus: Plus) -> Cow<'_, str> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -320,10 +315,7 @@ mod tests {
     fn model_ids_are_decoded_and_may_contain_slashes() {
         let model = |id: &str| Route::GetModel(id.to_owned());
         assert_eq!(classify("GET", "/v1/models/org/name"), model("org/name"));
-        assert_eq!(
-            classify("GET", "/v1/models/org%2Fname%20b/"),
-            model("org/name b")
-        );
+        assert_eq!(classify("GET", "/v1/models/org%2Fname%20b/"), model("org/name b"));
         assert_eq!(classify("GET", "/v1/models/a+b%zz%4"), model("a+b%zz%4"));
         assert_eq!(classify("GET", "/v1/models/%ff"), model("\u{fffd}"));
     }

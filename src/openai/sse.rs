@@ -158,10 +158,7 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> &'a [u8] {
 }
 
 fn closes(event: &str) -> bool {
-    matches!(
-        event,
-        "message_stop" | "response.completed" | "response.incomplete" | "response.failed"
-    )
+    matches!(event, "message_stop" | "response.completed" | "response.incomplete" | "response.failed")
 }
 
 /// Whether an event can hold usage, an error or an end. Inside generated text the quotes would be
@@ -200,11 +197,7 @@ mod tests {
     }
 
     fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
-        Usage {
-            prompt_tokens,
-            completion_tokens,
-            cached_tokens,
-        }
+        Usage { prompt_tokens, completion_tokens, cached_tokens }
     }
 
     #[test]
@@ -245,17 +238,16 @@ mod tests {
 
     #[test]
     fn usage_that_a_model_talks_about_is_not_counted() {
-        let stream =
-            br#"data: {"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9}"}}]}"#;
+        let stream = br#"data: {"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9}"}}]}"#;
         assert_eq!(scan([&stream[..]]).usage, None);
     }
 
     #[test]
     fn a_line_over_the_limit_gives_its_usage_and_holds_bounded_memory() {
-        let mut stream = b"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":\"".to_vec();
+        let mut stream =
+            b"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":\"".to_vec();
         stream.resize(10 * LINE_BYTES_MAX, b'x');
-        stream
-            .extend_from_slice(b"\",\"usage\":{\"input_tokens\":7,\"output_tokens\":8}}}\r\n\r\n");
+        stream.extend_from_slice(b"\",\"usage\":{\"input_tokens\":7,\"output_tokens\":8}}}\r\n\r\n");
         let whole = scan([&stream[..]]);
         assert_eq!(whole.usage, Some(usage(7, 8, 0)));
         assert_eq!((whole.events, whole.finished), (1, true));

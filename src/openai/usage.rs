@@ -79,9 +79,7 @@ struct Details {
 impl Reply<'_> {
     /// Whether this is an error in any engine's shape.
     pub(super) fn is_error(&self) -> bool {
-        self.error.is_some()
-            || self.object.as_deref() == Some("error")
-            || self.kind.as_deref() == Some("error")
+        self.error.is_some() || self.object.as_deref() == Some("error") || self.kind.as_deref() == Some("error")
     }
 
     /// Puts the counts of this reply over those known so far.
@@ -105,18 +103,9 @@ impl Counts {
         let cached = details.and_then(|it| it.cached_tokens);
         let total = usage.get_or_insert_default();
         let fields = [
-            (
-                &mut total.prompt_tokens,
-                self.prompt_tokens.or(self.input_tokens),
-            ),
-            (
-                &mut total.completion_tokens,
-                self.completion_tokens.or(self.output_tokens),
-            ),
-            (
-                &mut total.cached_tokens,
-                cached.or(self.cache_read_input_tokens),
-            ),
+            (&mut total.prompt_tokens, self.prompt_tokens.or(self.input_tokens)),
+            (&mut total.completion_tokens, self.completion_tokens.or(self.output_tokens)),
+            (&mut total.cached_tokens, cached.or(self.cache_read_input_tokens)),
         ];
         for (known, new) in fields {
             *known = new.unwrap_or(*known);
@@ -129,11 +118,7 @@ mod tests {
     use super::*;
 
     fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
-        Usage {
-            prompt_tokens,
-            completion_tokens,
-            cached_tokens,
-        }
+        Usage { prompt_tokens, completion_tokens, cached_tokens }
     }
 
     #[test]
