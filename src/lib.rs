@@ -3,4 +3,5 @@
 pub mod config;
 pub mod discovery;
 pub mod domain;
+pub mod scrape;
 pub mod state;
