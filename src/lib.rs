@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod config;
+pub mod discovery;
 pub mod domain;
 pub mod exchange;
 pub mod ext_proc;

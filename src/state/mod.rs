@@ -7,6 +7,7 @@ mod live;
 mod registry;
 mod slots;
 mod snapshot;
+mod task;
 mod ticket;
 
 pub use endpoint::Endpoint;
@@ -14,4 +15,5 @@ pub use live::{Cooldown, Live};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
 pub use snapshot::{ModelView, Reader, Snapshot};
+pub use task::{Observer, run_registry};
 pub use ticket::Ticket;

@@ -1,0 +1,90 @@
+//! Fetching one metrics page: plain HTTP/1 over a kept connection, within a time and a size.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Body as _;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time;
+
+/// A connection that was not used for so long is closed. Above the longest back-off at the default pace.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Memory set aside before a page has come, whatever length it announces.
+const FIRST_BYTES_MAX: usize = 64 << 10;
+
+/// Why a page was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("no whole page within {0:?}")]
+    TimedOut(Duration),
+    #[error("the page has more than {0} bytes")]
+    TooLarge(usize),
+    #[error("the page has none of the engine's metrics, or nonsense in them")]
+    NothingKnown,
+    #[error("the answer has status {0}")]
+    Status(StatusCode),
+    #[error("the request cannot be written: {0}")]
+    Request(#[from] http::Error),
+    #[error("no answer: {0}")]
+    Answer(#[from] legacy::Error),
+    #[error("the page broke off: {0}")]
+    Body(#[from] hyper::Error),
+}
+
+/// Fetches pages. Cheap to share by reference; keeps one idle connection per endpoint.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    timeout: Duration,
+    page_bytes_max: usize,
+}
+
+impl Fetcher {
+    /// `timeout` is for all of one read, connecting included.
+    pub(super) fn new(timeout: Duration, page_bytes_max: usize) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Self { client, timeout, page_bytes_max }
+    }
+
+    /// Reads `/metrics` at `address`.
+    pub(super) async fn page(&self, address: SocketAddr) -> Result<Vec<u8>, FetchError> {
+        let read = time::timeout(self.timeout, self.read(address)).await;
+        read.unwrap_or(Err(FetchError::TimedOut(self.timeout)))
+    }
+
+    async fn read(&self, address: SocketAddr) -> Result<Vec<u8>, FetchError> {
+        let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query("/metrics").build()?;
+        let request = Request::get(uri).header(header::ACCEPT, "text/plain;version=0.0.4").body(Empty::new())?;
+        let response = self.client.request(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let mut body = response.into_body();
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > self.page_bytes_max {
+            return Err(FetchError::TooLarge(self.page_bytes_max));
+        }
+        let mut page = Vec::with_capacity(announced.min(FIRST_BYTES_MAX));
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                if page.len() + data.len() > self.page_bytes_max {
+                    return Err(FetchError::TooLarge(self.page_bytes_max));
+                }
+                page.extend_from_slice(&data);
+            }
+        }
+        Ok(page)
+    }
+}
