@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Reading what engines say about themselves.
-
-pub mod text;
-=======
 //! Reading what engines say about themselves: a page of metrics every so often, into the endpoint's gauges.
 //!
 //! Strategies never wait for this; a number that is too old counts as absent.
@@ -16,4 +11,3 @@ pub mod text;
 
 pub use schedule::run;
 pub use status::ScrapeStatus;
->>>>>>> cold
