@@ -59,28 +59,19 @@ pub fn scan<'a>(page: &'a [u8], mut sink: impl FnMut(Sample<'a>)) -> ScanReport 
 
 /// Reads `name{labels} value [timestamp] [# exemplar]`.
 fn sample(line: &[u8]) -> Option<Sample<'_>> {
-    let (name, rest) = split_while(line, |byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':')
-    });
+    let (name, rest) = split_while(line, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'));
     if name.first().is_none_or(u8::is_ascii_digit) {
         return None;
     }
     let (labels, rest) = match skip_blanks(rest).strip_prefix(b"{") {
         Some(inside) => labels(inside)?,
-        None => (
-            Labels::default(),
-            rest.strip_prefix(b" ").or(rest.strip_prefix(b"\t"))?,
-        ),
+        None => (Labels::default(), rest.strip_prefix(b" ").or(rest.strip_prefix(b"\t"))?),
     };
     let (value, rest) = word(rest);
     let value = number(value)?;
     let (timestamp, rest) = word(rest);
     let is_plain_end = timestamp.is_empty() || (number(timestamp).is_some() && is_end(rest));
-    (is_plain_end || timestamp.starts_with(b"#")).then_some(Sample {
-        name,
-        labels,
-        value,
-    })
+    (is_plain_end || timestamp.starts_with(b"#")).then_some(Sample { name, labels, value })
 }
 
 /// Nothing more, or an exemplar.
@@ -112,9 +103,7 @@ fn labels(inside: &[u8]) -> Option<(Labels<'_>, &[u8])> {
 /// Splits off `name="value"`. Names are not checked against the format's alphabet: an engine with
 /// dotted label names is still worth reading.
 fn label(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (name, rest) = split_while(text, |byte| {
-        !matches!(byte, b'=' | b'"' | b',' | b'{' | b'}' | b' ' | b'\t')
-    });
+    let (name, rest) = split_while(text, |byte| !matches!(byte, b'=' | b'"' | b',' | b'{' | b'}' | b' ' | b'\t'));
     if name.is_empty() {
         return None;
     }
@@ -158,8 +147,7 @@ impl<'a> Labels<'a> {
 
     /// Every label with its unescaped value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
-        self.raw_pairs()
-            .map(|(name, value)| (String::from_utf8_lossy(name), unescape(value)))
+        self.raw_pairs().map(|(name, value)| (String::from_utf8_lossy(name), unescape(value)))
     }
 
     fn raw_pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {

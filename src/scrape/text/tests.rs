@@ -34,33 +34,15 @@ fn owned(name: &str, labels: &[(&str, &str)], value: f64) -> Owned {
 fn legal_lines_are_read() {
     for (line, expected) in [
         ("a 1", owned("a", &[], 1.0)),
-        (
-            "vllm:n_1{m=\"x\"} 2e3",
-            owned("vllm:n_1", &[("m", "x")], 2000.0),
-        ),
+        ("vllm:n_1{m=\"x\"} 2e3", owned("vllm:n_1", &[("m", "x")], 2000.0)),
         ("a{} 1", owned("a", &[], 1.0)),
-        (
-            "a{b=\"c\",} -1.5 1700000000000",
-            owned("a", &[("b", "c")], -1.5),
-        ),
-        (
-            " a\t{ b = \"c\" , d=\"\" }\t+Inf\r",
-            owned("a", &[("b", "c"), ("d", "")], f64::INFINITY),
-        ),
+        ("a{b=\"c\",} -1.5 1700000000000", owned("a", &[("b", "c")], -1.5)),
+        (" a\t{ b = \"c\" , d=\"\" }\t+Inf\r", owned("a", &[("b", "c"), ("d", "")], f64::INFINITY)),
         ("a{b=\"c\"}1", owned("a", &[("b", "c")], 1.0)),
         ("a -Inf", owned("a", &[], f64::NEG_INFINITY)),
-        (
-            r#"a{x="a,b}c\"d"} 1"#,
-            owned("a", &[("x", "a,b}c\"d")], 1.0),
-        ),
-        (
-            r#"a{x="\\",y="\n\t",z="="} 1"#,
-            owned("a", &[("x", "\\"), ("y", "\n\\t"), ("z", "=")], 1.0),
-        ),
-        (
-            "a_bucket{le=\"+Inf\"} 3 # {trace=\"} 4\"} 0.5 1.5",
-            owned("a_bucket", &[("le", "+Inf")], 3.0),
-        ),
+        (r#"a{x="a,b}c\"d"} 1"#, owned("a", &[("x", "a,b}c\"d")], 1.0)),
+        (r#"a{x="\\",y="\n\t",z="="} 1"#, owned("a", &[("x", "\\"), ("y", "\n\\t"), ("z", "=")], 1.0)),
+        ("a_bucket{le=\"+Inf\"} 3 # {trace=\"} 4\"} 0.5 1.5", owned("a_bucket", &[("le", "+Inf")], 3.0)),
         ("a 3 12.5 # {} 1", owned("a", &[], 3.0)),
         ("a{llm.name=\"é\"} 1", owned("a", &[("llm.name", "é")], 1.0)),
     ] {
@@ -74,17 +56,8 @@ fn unreadable_lines_are_counted_and_skipped() {
     let page = "a\na{\na{b} 1\na{b=c} 1\na{b=\"c} 1\na{b=\"c\" d=\"e\"} 1\na{,} 1\na x\na 1 x\n1a 1\n<html>\na 1 2 3\na{b=\"c\\";
     let (samples, report) = scanned(format!("{page}\nok 1\n# x\n\n \n").as_bytes());
     assert_eq!(samples, [owned("ok", &[], 1.0)]);
-    assert_eq!(
-        report,
-        ScanReport {
-            samples: 1,
-            unreadable_lines: 13
-        }
-    );
-    assert_eq!(
-        scanned(b"a{b=\"\xff\"} 1").0,
-        [owned("a", &[("b", "\u{fffd}")], 1.0)]
-    );
+    assert_eq!(report, ScanReport { samples: 1, unreadable_lines: 13 });
+    assert_eq!(scanned(b"a{b=\"\xff\"} 1").0, [owned("a", &[("b", "\u{fffd}")], 1.0)]);
 }
 
 #[test]
@@ -100,20 +73,10 @@ fn a_label_is_found_by_name() {
 fn a_real_vllm_page_is_read_whole() {
     let (samples, report) = scanned(VLLM);
     let lines = VLLM.split(|byte| *byte == b'\n');
-    let expected = lines
-        .filter(|line| !line.is_empty() && line[0] != b'#')
-        .count();
-    assert_eq!(
-        report,
-        ScanReport {
-            samples: expected,
-            unreadable_lines: 0
-        }
-    );
+    let expected = lines.filter(|line| !line.is_empty() && line[0] != b'#').count();
+    assert_eq!(report, ScanReport { samples: expected, unreadable_lines: 0 });
     assert_eq!(samples, naive(std::str::from_utf8(VLLM).unwrap()).0);
-    let waiting = samples
-        .iter()
-        .filter(|(name, ..)| name == "vllm:num_requests_waiting");
+    let waiting = samples.iter().filter(|(name, ..)| name == "vllm:num_requests_waiting");
     assert_eq!(waiting.count(), 1);
 }
 
@@ -166,10 +129,7 @@ fn naive_line(line: &str) -> Option<Owned> {
         chars.next();
     }
     let rest: String = chars.collect();
-    let words: Vec<&str> = rest
-        .split([' ', '\t'])
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&str> = rest.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
     let exemplar = words.iter().skip(1).position(|word| word.starts_with('#'));
     let plain = &words[..exemplar.map_or(words.len(), |at| at + 1)];
     let numbers: Option<Vec<f64>> = plain.iter().map(|word| word.parse().ok()).collect();
