@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 /// Tokens that a request cost. A count that no engine gave is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt, as the engine counts them.
+    /// Tokens of the prompt, as the engine counts them. Anthropic's own service leaves cached tokens
+    /// out of `input_tokens`; `OpenAI`'s counts include them.
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub completion_tokens: u64,
