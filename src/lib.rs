@@ -1,6 +1,8 @@
 //! Fairlead: an LLM inference router behind Envoy.
 
+pub mod admin;
 pub mod admission;
+pub mod app;
 pub mod config;
 pub mod discovery;
 pub mod domain;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A dense handle on an endpoint: `slot` indexes arrays and bitsets, `generation` makes a reused slot a different endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId {
-    /// Index below [`crate::state::ENDPOINTS_MAX`].
+    /// Index into arrays and bitsets; the registry keeps it below its cap.
     pub slot: u32,
     /// Counts how often the slot was given out.
     pub generation: u32,

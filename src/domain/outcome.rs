@@ -1,6 +1,6 @@
 //! How an exchange with an engine ended.
 
-/// What an [`Endpoint`](crate::state::Endpoint) did wrong, as far as passive health is concerned.
+/// What an endpoint did wrong, as far as passive health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
     /// The connection could not be made (Envoy flag `UF`).

@@ -1,0 +1,222 @@
+//! Wiring: builds the parts, owns the task tree, and knows the order of start and stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::admin::{self, AdminState, Readiness};
+use crate::config::{Config, Loaded};
+use crate::discovery::{self, SourceStatus};
+use crate::domain::{Clock, EndpointSpec};
+use crate::exchange::Core;
+use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
+use crate::routing::{self, STRATEGIES, StrategySet};
+use crate::scrape::{self, ScrapeStatus};
+use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::families;
+
+/// Changes that may wait for the registry; a source waits above it.
+const CHANGES_MAX: usize = 1024;
+/// Endpoints written in the configuration.
+const STATIC: SourceId = SourceId(0);
+/// Endpoints of the watched file.
+const FILE: SourceId = SourceId(1);
+
+/// Names and summaries of the strategies, for the command line and the admin page.
+pub fn strategies() -> Vec<(&'static str, &'static str)> {
+    STRATEGIES.iter().map(|strategy| (strategy.name, strategy.summary)).collect()
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.
+///
+/// # Errors
+/// What keeps it from starting: an address that cannot be bound, most of all.
+pub fn run(loaded: Loaded) -> anyhow::Result<()> {
+    // The cold side: discovery, scraping, admin. The hot side has threads of its own (`ext_proc::Server`).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(Arc::new(loaded.config)))
+}
+
+async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let cold = Cold::new(config)?;
+    cold.start_discovery().await;
+    cold.start_scraping();
+    cold.start_admin().await?;
+    let (health, server) = cold.start_ext_proc().await?;
+
+    signals.recv().await;
+    let shutdown = cold.config.shutdown.clone();
+    info!(delay = ?shutdown.delay, grace = ?shutdown.grace, "draining");
+    cold.readiness.set("draining", false, "shutting down");
+    set_health(&health, ServingStatus::NotServing).await;
+    let drained = async {
+        tokio::time::sleep(shutdown.delay).await;
+        if !server.shut_down(shutdown.grace).await {
+            warn!("streams were still open when the grace period ended");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = signals.recv() => warn!("second signal: leaving at once"),
+    }
+    cold.cancel.cancel();
+    cold.tasks.close();
+    cold.tasks.wait().await;
+    Ok(())
+}
+
+/// What the cold side's tasks share.
+struct Cold {
+    config: Arc<Config>,
+    reader: Reader,
+    changes: mpsc::Sender<Change>,
+    strategies: Arc<StrategySet>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    clock: Clock,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Cold {
+    /// Builds the parts and starts the registry, and the writer of Envoy's endpoint file behind it.
+    fn new(config: Arc<Config>) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let (reader, clock) = (registry.reader(), Clock::start());
+        let metrics = Metrics::new(&routing::names());
+        metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock);
+        let strategies = Arc::new(StrategySet::build(&config.routing.algorithm)?);
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+
+        let (changes, received) = mpsc::channel(CHANGES_MAX);
+        let (version, versions) = watch::channel(0);
+        let forgetting = Arc::clone(&strategies);
+        let forget: Observer = Box::new(move |applied, _| {
+            applied.removed.iter().for_each(|endpoint| forgetting.on_endpoint_removed(endpoint.id));
+        });
+        let tell: Observer = Box::new(move |_, snapshot| drop(version.send_replace(snapshot.version())));
+        tasks.spawn(run_registry(registry, received, vec![forget, tell], cancel.clone()));
+        if let Some(file) = config.envoy.eds_file.clone() {
+            let cluster = config.envoy.eds_cluster.clone();
+            tasks.spawn(discovery::run_eds(reader.clone(), versions, file, cluster, cancel.clone()));
+        }
+        let readiness = Arc::new(Readiness::default());
+        Ok(Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel })
+    }
+
+    /// Starts the sources. Ready when each has given its endpoints once.
+    async fn start_discovery(&self) {
+        let discovery = &self.config.discovery;
+        if !discovery.fixed.is_empty() {
+            let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
+            // The registry's task lives as long as we do; if it is gone, so is the process.
+            drop(self.changes.send(Change::Replace(STATIC, specs)).await);
+        }
+        if let Some(file) = discovery.file.clone() {
+            let status = Arc::new(SourceStatus::default());
+            self.watch_source(&status);
+            let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
+            self.tasks.spawn(discovery::run_file(file, FILE, sink, status, cancel));
+        } else {
+            self.readiness.set("discovery", true, "endpoints are written in the configuration");
+        }
+    }
+
+    fn watch_source(&self, status: &Arc<SourceStatus>) {
+        let source = Arc::clone(status);
+        self.readiness.watch("discovery", move || match (source.loaded(), source.last_error()) {
+            (true, None) => (true, "endpoint file loaded".to_owned()),
+            (true, Some(error)) => (true, format!("the last good endpoints stay in use: {error}")),
+            (false, Some(error)) => (false, error),
+            (false, None) => (false, "endpoint file not read yet".to_owned()),
+        });
+        let (ok, failed) = (Arc::clone(status), Arc::clone(status));
+        let family = families::DISCOVERY_RELOADS;
+        self.metrics.watch(family, &[("source", "file"), ("result", "ok")], move || ok.reloads_ok() as f64);
+        self.metrics.watch(family, &[("source", "file"), ("result", "failed")], move || failed.reloads_failed() as f64);
+    }
+
+    fn start_scraping(&self) {
+        let status = Arc::new(ScrapeStatus::default());
+        let watch = |labels, count: fn(&ScrapeStatus) -> &AtomicU64| {
+            let status = Arc::clone(&status);
+            self.metrics.watch(families::SCRAPES, labels, move || count(&status).load(Relaxed) as f64);
+        };
+        watch(&[("result", "ok")], |status| &status.reads_ok);
+        watch(&[("result", "failed")], |status| &status.reads_failed);
+        let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
+        self.tasks.spawn(scrape::run(reader, config, self.clock, status, self.cancel.clone()));
+    }
+
+    async fn start_admin(&self) -> anyhow::Result<()> {
+        let address = self.config.listen.admin;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen for admin requests on {address}"))?;
+        self.readiness.set("ext_proc", false, "not listening yet");
+        info!(admin = %listener.local_addr()?, "admin pages are served");
+        let state = AdminState {
+            reader: self.reader.clone(),
+            metrics: Arc::clone(&self.metrics),
+            readiness: Arc::clone(&self.readiness),
+            config: Arc::clone(&self.config),
+            clock: self.clock,
+            strategies: strategies(),
+        };
+        self.tasks.spawn(admin::serve(listener, state, self.cancel.clone()));
+        Ok(())
+    }
+
+    async fn start_ext_proc(&self) -> anyhow::Result<(HealthReporter, Server)> {
+        let config = &*self.config;
+        let (health, health_server) = tonic_health::server::health_reporter();
+        set_health(&health, ServingStatus::Serving).await;
+        let (reader, strategies, metrics) =
+            (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
+        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock));
+        let settings = Arc::new(Settings::from(config));
+        let server = Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks)
+            .await
+            .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
+        let address = server.tcp_address().map_or_else(|| config.listen.ext_proc.to_string(), |tcp| tcp.to_string());
+        self.readiness.set("ext_proc", true, "listening");
+        info!(ext_proc = address, algorithm = config.routing.algorithm, "fairlead serves");
+        Ok((health, server))
+    }
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// SIGTERM and SIGINT as one.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
