@@ -1,7 +1,19 @@
 //! Configuration: one struct tree, read once from file, environment and flags, validated whole, then handed down.
 
+pub mod docs;
+mod fault;
+mod load;
 mod model;
+mod settings;
+mod tree;
+mod validate;
 mod values;
 
+pub use fault::{Fault, Origin};
+pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
+pub use settings::{Form, SETTINGS, Setting, setting};
 pub use values::*;
+
+#[cfg(test)]
+mod tests;
