@@ -1,5 +1,6 @@
 //! What we tell about ourselves: metrics, logs, and the happenings that are both.
 
+pub mod log;
 pub mod metrics;
 
 pub use metrics::Metrics;
