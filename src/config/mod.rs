@@ -1,6 +1,7 @@
 //! Configuration: one struct tree, read once from file, environment and flags, validated whole, then handed down.
 
 pub mod docs;
+mod endpoints;
 mod fault;
 mod load;
 mod model;
@@ -9,6 +10,7 @@ mod tree;
 mod validate;
 mod values;
 
+pub use endpoints::*;
 pub use fault::{Fault, Origin};
 pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
