@@ -117,6 +117,7 @@ discovery:
       wieght: 3
     - models: [a]
     - { address: 127.0.0.1:8003, models: [{ nam: a }], engine: vlm }
+    - { address: 127.0.0.1:8004, weight: 5000 }
   file: { poll: 1s }
 destination: { list: 9 }
 scrape: [1]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fault::hint;
 use super::tree::Node;
-use super::{Config, Fault, ListenAddress, Origin};
+use super::{Config, Fault, ListenAddress, Origin, check_endpoints};
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
 const UNIX_PATH_MAX: usize = 107;
@@ -21,6 +21,7 @@ pub(super) fn faults(config: &Config, tree: &Node, strategies: &[&str]) -> Vec<F
     check.destination(config);
     check.limits(config);
     check.durations(config);
+    check.endpoints(config);
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
     check.require(filter.is_ok(), &["log.filter"], || {
         format!("\"{}\" is not a filter; write such as info or fairlead=debug,info", config.log.filter)
@@ -56,6 +57,16 @@ impl Check<'_> {
         self.require(!clash, &["listen.admin", "listen.ext_proc"], || {
             format!("ext_proc and admin cannot both listen at {admin}; give them two ports")
         });
+    }
+
+    fn endpoints(&mut self, config: &Config) {
+        let nodes = self.tree.elements("discovery.static");
+        for (index, message) in check_endpoints(&config.discovery.fixed) {
+            // Those that could not be read are not in the list, so a position in it is not the one in the file.
+            let (written_at, origin) =
+                nodes.get(index).map_or((index, Origin::Default), |(at, node)| (*at, node.origin.clone()));
+            self.faults.push(Fault { origin, key: format!("discovery.static[{written_at}]"), message });
+        }
     }
 
     fn routing(&mut self, config: &Config, strategies: &[&str]) {
