@@ -1,9 +1,21 @@
 //! Configuration: one struct tree, read once from file, environment and flags, validated whole, then handed down.
 
+pub mod docs;
 mod endpoints;
+mod fault;
+mod load;
 mod model;
+mod settings;
+mod tree;
+mod validate;
 mod values;
 
 pub use endpoints::*;
+pub use fault::{Fault, Origin};
+pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
+pub use settings::{Form, SETTINGS, Setting, setting};
 pub use values::*;
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ fn unit_cost() -> f64 {
 
 /// A served model: its name alone, or with its adapters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "write a model name, or `{ name: …, adapters: […] }`")]
 pub enum ModelConfig {
     /// `llama-3-8b`
     Name(String),

@@ -3,6 +3,7 @@
 //! What happens once per request is a held counter: a relaxed atomic addition, no lock and no lookup. What is rare
 //! (refusals, failures) looks its label up.
 
+pub mod docs;
 mod endpoints;
 pub mod families;
 mod histogram;

@@ -1,0 +1,164 @@
+//! The command line: what can be asked of the program, and its flags, which come from the table of settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use crate::config::{Form, SETTINGS, Setting, docs};
+
+/// What the program was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Serve until told to stop.
+    Serve(Given),
+    /// Validate and print the effective configuration.
+    Check(Given),
+    /// List the strategies.
+    Strategies,
+    /// Print a reference page.
+    Docs(Page),
+}
+
+/// Where a configuration is to come from, apart from the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// The file that was named, by flag or by environment.
+    pub file: Option<PathBuf>,
+    /// Flags that were given: dotted key and value, as text.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// A reference page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Every key, flag and environment variable.
+    Configuration,
+    /// Every metric.
+    Metrics,
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What clap has to say: a usage error, or the text of `--help` and `--version`. Call [`clap::Error::exit`] on it.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    Ok(match matches.subcommand() {
+        Some(("serve", matches)) => Action::Serve(given(matches)),
+        Some(("check", matches)) => Action::Check(given(matches)),
+        Some(("docs", matches)) => {
+            let metrics = matches.get_one::<String>("page").is_some_and(|page| page == "metrics");
+            Action::Docs(if metrics { Page::Metrics } else { Page::Configuration })
+        }
+        _ => Action::Strategies,
+    })
+}
+
+fn given(matches: &ArgMatches) -> Given {
+    let value = |setting: &'static Setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone()));
+    Given { file: matches.get_one::<PathBuf>("config").cloned(), flags: SETTINGS.iter().filter_map(value).collect() }
+}
+
+fn command() -> Command {
+    let serve = Command::new("serve").about("Serve ext_proc until SIGTERM or SIGINT").long_about(
+        "Serve ext_proc until SIGTERM or SIGINT.\n\nEvery key of the configuration file has a flag and an environment \
+             variable; a flag beats the environment, which beats the file, which beats the default. Endpoints are \
+             lists, so they are written in the file or in a discovery file.",
+    );
+    let check = Command::new("check").about("Validate the configuration and print what would be in effect").long_about(
+        "Validate the configuration and print what would be in effect, as YAML that says where each value was given. \
+         With faults: all of them on standard error, each with its place, and exit code 1. Takes the same sources as \
+         `serve`, the environment included.",
+    );
+    let page = Arg::new("page")
+        .required(true)
+        .value_parser(PossibleValuesParser::new(["configuration", "metrics"]))
+        .help("Which page");
+    Command::new("fairlead")
+        .about("An LLM inference router behind Envoy: picks the engine that will answer soonest")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(serve))
+        .subcommand(with_settings(check))
+        .subcommand(Command::new("strategies").about("List the routing strategies"))
+        .subcommand(Command::new("docs").about("Print a reference page as Markdown").arg(page))
+}
+
+fn with_settings(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .short('c')
+        .env("FAIRLEAD_CONFIG")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Configuration file, YAML");
+    command.arg(config).args(SETTINGS.iter().map(argument))
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let section = setting.key.split('.').next().unwrap_or_default();
+    let mut notes = vec![setting.help.to_owned()];
+    if let Form::Choice(words) = setting.form {
+        notes.push(format!("[choices: {}]", words.join(", ")));
+    }
+    notes.extend(docs::default_text(setting).map(|text| format!("[default: {text}]")));
+    notes.push(format!("[env: {}]", setting.env()));
+    notes.extend(setting.env_alias().map(|name| format!("[env: {name}]")));
+    let argument = Arg::new(setting.key)
+        .long(setting.flag())
+        .value_name(setting.form.placeholder())
+        .help_heading(format!("Section `{section}`"))
+        .help(notes.join(" "));
+    if setting.form == Form::Bool {
+        return argument.num_args(0..=1).require_equals(true).default_missing_value("true");
+    }
+    argument
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Action, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_given_by_their_dotted_key() {
+        let line =
+            "fairlead serve -c f.yaml --listen-ext-proc unix:x.sock --destination-metadata=false --listen-reflection";
+        let flags = vec![
+            ("listen.ext_proc", "unix:x.sock".to_owned()),
+            ("listen.reflection", "true".to_owned()),
+            ("destination.metadata", "false".to_owned()),
+        ];
+        assert_eq!(parsed(line).unwrap(), Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags }));
+    }
+
+    #[test]
+    fn help_names_every_flag_and_variable() {
+        let help = parsed("fairlead serve --help").unwrap_err().to_string();
+        for setting in SETTINGS {
+            assert!(
+                help.contains(&format!("--{}", setting.flag())) && help.contains(&setting.env()),
+                "{}",
+                setting.key
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_is_a_usage_error() {
+        assert_eq!(parsed("fairlead serve --listen-extproc x").unwrap_err().exit_code(), 2);
+        assert_eq!(parsed("fairlead check --version").unwrap_err().exit_code(), 2);
+        assert_eq!(parsed("fairlead --version").unwrap_err().to_string(), "fairlead 0.1.0\n");
+    }
+}

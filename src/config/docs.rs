@@ -1,0 +1,106 @@
+//! The reference page of the configuration, made from the table of settings.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::{Config, FileDiscovery, Form, SETTINGS, Setting};
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Made by `fairlead docs configuration`; a test compares. Change the doc comments in `src/config` instead. -->
+
+Fairlead reads one YAML file (`--config FILE` or `FAIRLEAD_CONFIG`), the environment and its flags, once, at the start.
+Precedence: flag, environment, file, default. `fairlead check` takes the same sources, prints what comes out and where each
+value was given, or all faults with their lines.
+
+The flag and the environment variable of a key follow from it: `listen.ext_proc` is `--listen-ext-proc` and
+`FAIRLEAD_LISTEN_EXT_PROC`. `routing.algorithm` also answers to `ROUTING_ALGORITHM`. An environment variable that is empty
+counts as not set. Unknown keys are faults. A section may be left out or empty.
+
+Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative to
+the working directory. No value is a secret: `check` and `/api/config` show all of them.
+
+The smallest useful file:
+
+```yaml
+listen: { ext_proc: 127.0.0.1:50052, admin: 127.0.0.1:8080 }
+routing: { algorithm: least-request }
+discovery:
+  static:
+    - { address: 127.0.0.1:8001, models: [llama-3-8b] }
+    - { address: 127.0.0.1:8002, models: [llama-3-8b] }
+```
+";
+
+const ENDPOINTS: &str = "
+### `discovery.static`: endpoints
+
+A list; the file at `discovery.file.path` is the same list. It has no flag.
+
+| key | default | meaning |
+|---|---|---|
+| `address` | required | Where requests go: `ip:port`. One endpoint for each address. |
+| `name` | the address | Name for people. |
+| `models` | any model | Models served: names, or `{ name: …, adapters: […] }`. |
+| `engine` | `vllm` | `vllm`, or `none` for an engine whose metrics we do not read. |
+| `role` | `both` | `both`, `prefill` or `decode`. |
+| `weight` | `1` | Relative capacity, 1 to 1,000. |
+| `cost` | `1.0` | Relative cost, at least 0. |
+| `tier` | none | Tier name. |
+| `region` | none | Region name. |
+| `labels` | none | Free labels. |
+| `metrics_address` | `address` | Where metrics are read. |
+";
+
+/// The whole page, in Markdown.
+pub fn page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    let mut section = "";
+    for setting in SETTINGS {
+        let own = setting.key.split_once('.').map_or("", |(section, _)| section);
+        if own != section {
+            section = own;
+            page.extend(["\n## `", section, "`\n\n| key | value | default | meaning |\n|---|---|---|---|\n"]);
+        }
+        row(&mut page, setting);
+        if setting.key == "discovery.file.poll" {
+            page.push_str(ENDPOINTS);
+        }
+    }
+    page
+}
+
+fn row(page: &mut String, setting: &Setting) {
+    let value = match setting.form {
+        Form::Choice(words) => format!("`{}`", words.join("`, `")),
+        form => form.placeholder().to_lowercase(),
+    };
+    let default = default_text(setting).map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+    // Writing to a `String` cannot fail.
+    writeln!(page, "| `{}` | {value} | {default} | {} |", setting.key, setting.help).ok();
+}
+
+/// The default of a setting as one would write it; `None` if it has none.
+pub fn default_text(setting: &Setting) -> Option<String> {
+    let mut config = Config::default();
+    // Its section is absent by default, but some of its values have defaults once it is there.
+    config.discovery.file = serde_json::from_value::<FileDiscovery>(serde_json::json!({ "path": "" })).ok();
+    let tree = serde_json::to_value(&config).ok()?;
+    let value = setting.key.split('.').try_fold(&tree, |value, part| value.get(part))?;
+    match value {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_in_docs_is_the_one_that_is_made() {
+        let kept = include_str!("../../docs/configuration.md");
+        assert!(kept == super::page(), "run `cargo run -- docs configuration > docs/configuration.md`");
+    }
+}

@@ -1,0 +1,257 @@
+//! Every scalar that can be set, in one table: flags, environment variables and `docs/configuration.md` come from it.
+
+/// What a value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `true` or `false`; the flag alone means `true`.
+    Bool,
+    /// A whole number.
+    Number,
+    /// Bytes, as a whole number.
+    Bytes,
+    /// A number with a unit: `50ms`, `2s`, `1m 30s`.
+    Duration,
+    /// `ip:port`, perhaps `unix:PATH`.
+    Address,
+    /// A path of a file.
+    Path,
+    /// Free text.
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+impl Form {
+    /// What stands for the value in help texts.
+    pub const fn placeholder(self) -> &'static str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::Number => "NUMBER",
+            Self::Bytes => "BYTES",
+            Self::Duration => "DURATION",
+            Self::Address => "ADDRESS",
+            Self::Path => "PATH",
+            Self::Text => "TEXT",
+            Self::Choice(_) => "CHOICE",
+        }
+    }
+
+    /// How to write a value that could not be read.
+    pub(super) fn advice(self) -> String {
+        match self {
+            Self::Bool => "write true or false".to_owned(),
+            Self::Number | Self::Bytes => "write a whole number, at least 0".to_owned(),
+            Self::Duration => "write a number with its unit, such as 500ms, 2s or 1m 30s".to_owned(),
+            Self::Address => "write ip:port, an IPv6 address in brackets; names are not looked up".to_owned(),
+            Self::Path | Self::Text => "write text".to_owned(),
+            Self::Choice(words) => format!("write one of {}", words.join(", ")),
+        }
+    }
+}
+
+/// One scalar of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Dotted key in the file.
+    pub key: &'static str,
+    /// What a value looks like.
+    pub form: Form,
+    /// What it does; the same text as the doc comment of the field.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// Name of the flag without its dashes: `routing.decision_timeout` is `routing-decision-timeout`.
+    pub fn flag(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    /// Environment variable: `routing.decision_timeout` is `FAIRLEAD_ROUTING_DECISION_TIMEOUT`.
+    pub fn env(&self) -> String {
+        format!("FAIRLEAD_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// A second environment variable that is already in use elsewhere for the same thing.
+    pub fn env_alias(&self) -> Option<&'static str> {
+        (self.key == "routing.algorithm").then_some("ROUTING_ALGORITHM")
+    }
+}
+
+/// The setting with this dotted key.
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+const fn set(key: &'static str, form: Form, help: &'static str) -> Setting {
+    Setting { key, form, help }
+}
+
+/// All of them, in the order of the configuration tree.
+pub const SETTINGS: &[Setting] = &[
+    set("listen.ext_proc", Form::Address, "ext_proc gRPC: `ip:port` or `unix:PATH`."),
+    set("listen.admin", Form::Address, "Admin HTTP: `ip:port`."),
+    set(
+        "listen.threads",
+        Form::Number,
+        "Threads that serve ext_proc, each a runtime of its own; 0 means one per core.",
+    ),
+    set("listen.reflection", Form::Bool, "Serve gRPC reflection on the ext_proc port."),
+    set(
+        "routing.algorithm",
+        Form::Text,
+        "Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).",
+    ),
+    set(
+        "routing.decision_timeout",
+        Form::Duration,
+        "How long a decision may wait before the least loaded endpoint is taken instead.",
+    ),
+    set(
+        "routing.unknown_paths",
+        Form::Choice(&["pass", "not-found", "route"]),
+        "What happens to requests on paths that we do not route.",
+    ),
+    set("routing.seed", Form::Number, "Seed of the tie-breaking generator; absent means a random one."),
+    set("discovery.file.path", Form::Path, "Path of the YAML file: a list of endpoints."),
+    set(
+        "discovery.file.poll",
+        Form::Duration,
+        "Read again at least this often, should the file system not report a change.",
+    ),
+    set(
+        "destination.target_pod",
+        Form::Bool,
+        "Set request header `target-pod: ip:port` (AIBrix; `ORIGINAL_DST` clusters).",
+    ),
+    set(
+        "destination.endpoint_header",
+        Form::Bool,
+        "Set request header `x-gateway-destination-endpoint` (endpoint-picker protocol).",
+    ),
+    set("destination.metadata", Form::Bool, "Set the same as dynamic metadata `envoy.lb`."),
+    set(
+        "destination.list",
+        Form::Number,
+        "Endpoints in the list, best first, 1 to 8. More than one needs an `override_host` cluster.",
+    ),
+    set("destination.clear_route_cache", Form::Bool, "Tell Envoy to choose the route anew after our headers are set."),
+    set(
+        "destination.response_headers",
+        Form::Bool,
+        "Set the response headers `request-id`, `routing-strategy`, `target-pod` and `target-pod-ip`.",
+    ),
+    set(
+        "envoy.eds_file",
+        Form::Path,
+        "Write the endpoints to this file as an EDS resource for a plain Envoy; its folder is what Envoy watches.",
+    ),
+    set("envoy.eds_cluster", Form::Text, "`cluster_name` in that resource."),
+    set(
+        "envoy.mode_override",
+        Form::Bool,
+        "Use mode overrides: ask for response trailers, which keeps our stream open to the end of the exchange where a gateway's API cannot set it, and for no more of requests that we do not route. Needs `allow_mode_override` in Envoy, which ignores them otherwise.",
+    ),
+    set("limits.body_bytes_max", Form::Bytes, "Largest request body, in bytes; above it 413."),
+    set(
+        "limits.body_budget_bytes",
+        Form::Bytes,
+        "Request bodies held at once, in bytes over all requests; above it 503.",
+    ),
+    set(
+        "limits.body_timeout",
+        Form::Duration,
+        "How long a request body may take to arrive where we hold it (duplex mode); above it 408.",
+    ),
+    set(
+        "limits.streams_per_connection_max",
+        Form::Number,
+        "gRPC streams on one connection; Envoy opens another connection above it.",
+    ),
+    set("scrape.interval", Form::Duration, "Pause between two reads of one endpoint, jittered by a tenth."),
+    set("scrape.timeout", Form::Duration, "Limit of one read, connecting included."),
+    set("scrape.stale_after", Form::Duration, "Age at which a value counts as absent."),
+    set("scrape.concurrency", Form::Number, "Reads under way at once."),
+    set("scrape.page_bytes_max", Form::Bytes, "Largest metrics page, in bytes; a larger one is dropped."),
+    set(
+        "health.cooldown_base",
+        Form::Duration,
+        "First pause of an endpoint that refused, reset or answered 502 or 503; it doubles each time in a row.",
+    ),
+    set("health.cooldown_max", Form::Duration, "Longest pause."),
+    set(
+        "shutdown.delay",
+        Form::Duration,
+        "After the signal: report not ready but serve on for so long, so that gateways can leave.",
+    ),
+    set("shutdown.grace", Form::Duration, "Then wait at most so long for open streams before leaving anyway."),
+    set("log.format", Form::Choice(&["json", "pretty"]), "`json` or `pretty`."),
+    set("log.filter", Form::Text, "A `tracing` filter, such as `info` or `fairlead=debug,info`."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{Config, FileDiscovery};
+
+    /// The doc comments of the fields in `model.rs`, by `section.field`.
+    fn field_docs() -> Vec<(String, String)> {
+        let (mut section, mut doc, mut found) = (String::new(), Vec::new(), Vec::new());
+        for line in include_str!("model.rs").lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("/// ") {
+                doc.push(text);
+            } else if let Some(name) = line.strip_prefix("pub struct ") {
+                section = name.trim_end_matches(" {").to_lowercase().replace("filediscovery", "discovery.file");
+                doc.clear();
+            } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
+                found.push((format!("{section}.{name}"), doc.join(" ")));
+                doc.clear();
+            } else if !line.starts_with("#[") {
+                doc.clear();
+            }
+        }
+        found
+    }
+
+    fn scalars(value: &serde_json::Value, key: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (name, value) in map {
+                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    scalars(value, &key, found);
+                }
+            }
+            serde_json::Value::Array(_) => {}
+            _ => found.push(key.to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_scalar_of_the_configuration_is_a_setting_and_nothing_else_is() {
+        let mut config = Config::default();
+        config.discovery.file =
+            Some(FileDiscovery { path: PathBuf::from("x"), poll: std::time::Duration::from_secs(1) });
+        let mut keys = Vec::new();
+        scalars(&serde_json::to_value(&config).unwrap(), "", &mut keys);
+        let mut settings: Vec<_> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
+        keys.sort();
+        settings.sort();
+        assert_eq!(settings, keys);
+    }
+
+    #[test]
+    fn help_texts_are_the_field_docs() {
+        let docs = field_docs();
+        for setting in SETTINGS {
+            let doc = docs.iter().find(|(key, _)| key == setting.key).map(|(_, doc)| doc.as_str());
+            assert_eq!(doc, Some(setting.help), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn names_are_derived_from_the_key() {
+        let setting = setting("listen.ext_proc").unwrap();
+        assert_eq!((setting.flag().as_str(), setting.env().as_str()), ("listen-ext-proc", "FAIRLEAD_LISTEN_EXT_PROC"));
+    }
+}

@@ -1,0 +1,183 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+struct Given<'a> {
+    yaml: &'a str,
+    env: &'a [(&'a str, &'a str)],
+    flags: &'a [(&'static str, &'a str)],
+}
+
+impl Given<'_> {
+    fn load(&self) -> Result<Loaded, Vec<Fault>> {
+        let file = tempfile(self.yaml);
+        let env = |name: &str| self.env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let flags: Vec<_> = self.flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        load(&Sources { file: Some(&file), env: &env, flags: &flags, strategies: &["least-request", "random"] })
+    }
+
+    /// Faults as `line: key: message`, or with the origin where it is not the file.
+    fn faults(&self) -> Vec<String> {
+        let faults = self.load().expect_err("the configuration should not load");
+        let text = |fault: &Fault| match &fault.origin {
+            Origin::File { line, .. } => format!("{line}: {}: {}", fault.key, fault.message),
+            other => format!("{other}: {}: {}", fault.key, fault.message),
+        };
+        faults.iter().map(text).collect()
+    }
+}
+
+/// A file of its own for each test thread; its name is the same in each run, so nothing piles up.
+fn tempfile(text: &str) -> PathBuf {
+    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    let path = std::env::temp_dir().join(format!("fairlead-{}-{test}.yaml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn yaml(yaml: &str) -> Given<'_> {
+    Given { yaml, env: &[], flags: &[] }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    for text in ["", "# nothing\n", "listen:\nrouting: {}\ndiscovery: {static: }\n"] {
+        assert_eq!(yaml(text).load().unwrap().config, Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_smallest_useful_file_loads() {
+    let text = "listen: { ext_proc: 127.0.0.1:50052, admin: 127.0.0.1:8080 }
+routing: { algorithm: random, seed: 7 }
+discovery:
+  static:
+    - { address: 127.0.0.1:8001, models: [llama-3-8b, { name: q, adapters: [sql] }], engine: vllm, cost: 2 }
+    - { address: '[::1]:8002' }
+  file: { path: endpoints.yaml }
+envoy: { eds_file: run/eds/endpoints.yaml }
+scrape: { interval: 1s 500ms }
+";
+    let config = yaml(text).load().unwrap().config;
+    assert_eq!(config.discovery.fixed.len(), 2);
+    assert_eq!(config.discovery.fixed[0].models.len(), 2);
+    assert_eq!(config.discovery.file.unwrap().poll, Duration::from_secs(5));
+    assert_eq!((config.routing.seed, config.scrape.interval), (Some(7), Duration::from_millis(1500)));
+}
+
+#[test]
+fn a_flag_beats_the_environment_which_beats_the_file() {
+    let given = Given {
+        yaml: "listen:\n  threads: 1\n  reflection: true\nlimits: { body_bytes_max: 5 }\n",
+        env: &[
+            ("FAIRLEAD_LISTEN_THREADS", "2"),
+            ("FAIRLEAD_LIMITS_BODY_BYTES_MAX", "6"),
+            ("FAIRLEAD_ROUTING_SEED", ""),
+        ],
+        flags: &[("listen.threads", "3"), ("discovery.file.path", "x.yaml")],
+    };
+    let loaded = given.load().unwrap();
+    let config = &loaded.config;
+    assert_eq!((config.listen.threads, config.limits.body_bytes_max, config.listen.reflection), (3, 6, true));
+    assert_eq!(config.discovery.file.as_ref().unwrap().path, PathBuf::from("x.yaml"));
+    assert_eq!(loaded.origin("listen.threads"), Origin::Flag("--listen-threads".to_owned()));
+    assert_eq!(loaded.origin("limits.body_bytes_max"), Origin::Env("FAIRLEAD_LIMITS_BODY_BYTES_MAX".to_owned()));
+    assert!(matches!(loaded.origin("listen.reflection"), Origin::File { line: 3, .. }));
+    assert_eq!(loaded.origin("log.filter"), Origin::Default);
+}
+
+#[test]
+fn routing_algorithm_has_two_environment_variables_that_must_agree() {
+    let env = |env| Given { yaml: "", env, flags: &[] };
+    assert_eq!(env(&[("ROUTING_ALGORITHM", "random")]).load().unwrap().config.routing.algorithm, "random");
+    let both: &[_] = &[("ROUTING_ALGORITHM", "random"), ("FAIRLEAD_ROUTING_ALGORITHM", "least-request")];
+    assert_eq!(
+        env(both).faults(),
+        [
+            "environment variable ROUTING_ALGORITHM: routing.algorithm: is \"random\", but FAIRLEAD_ROUTING_ALGORITHM is \
+          \"least-request\"; unset one of the two"
+        ]
+    );
+}
+
+#[test]
+fn every_fault_is_found_with_its_line() {
+    let text = "listen:
+  ext_prok: 127.0.0.1:1
+  admin: localhost:8080
+  threads: many
+routing:
+  algorithm: least-requests
+  unknown_paths: not_found
+  decision_timeout: 30
+discovery:
+  static:
+    - address: 127.0.0.1:8001
+      wieght: 3
+    - models: [a]
+    - { address: 127.0.0.1:8003, models: [{ nam: a }], engine: vlm }
+    - { address: 127.0.0.1:8004, weight: 5000 }
+  file: { poll: 1s }
+destination: { list: 9 }
+scrape: [1]
+health: { cooldown_base: 1m }
+nonsense: 1
+";
+    let given = Given { yaml: text, env: &[("FAIRLEAD_LISTEN_REFLECTION", "maybe")], flags: &[("log.format", "xml")] };
+    insta::assert_snapshot!(given.faults().join("\n"));
+}
+
+#[test]
+fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
+    let faults = yaml("listen: {\nrouting: [").faults();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("not valid YAML"), "{faults:?}");
+    let faults = yaml("log: {format: json}\nlog: {format: json}").faults();
+    assert!(faults[0].starts_with("2: : not valid YAML: duplicate"), "{faults:?}");
+    let missing =
+        Sources { file: Some("no/such.yaml".as_ref()), env: &|_| None, flags: &[], strategies: &["least-request"] };
+    let faults = load(&missing).unwrap_err();
+    assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
+}
+
+#[test]
+fn combinations_that_cannot_work_are_faults() {
+    for (text, fault) in [
+        ("destination: { list: 2, endpoint_header: false, metadata: false }", "names one endpoint only"),
+        ("destination: { target_pod: false, endpoint_header: false, metadata: false }", "never told"),
+        ("envoy: { eds_file: run/eds }", "must end in .yaml or .json"),
+        ("envoy: { eds_cluster: '' }", "is empty"),
+        ("scrape: { timeout: 0s }", "is 0"),
+        ("scrape: { interval: 10s }", "stale"),
+        ("limits: { body_budget_bytes: 1 }", "would not fit"),
+        ("listen: { ext_proc: 0.0.0.0:8080 }", "cannot both listen"),
+        ("log: { filter: 'a=b=c' }", "not a filter"),
+    ] {
+        let faults = yaml(text).faults();
+        assert!(faults.len() == 1 && faults[0].contains(fault), "{text}: {faults:?}");
+    }
+    let long = format!("listen: {{ ext_proc: 'unix:{}' }}", "x".repeat(108));
+    assert!(yaml(&long).faults()[0].contains("108 bytes"));
+}
+
+#[test]
+fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
+    let given = Given {
+        yaml: "listen: { threads: 2 }\nlog: { filter: 'fairlead=debug,hyper=warn,tonic=warn,h2=warn,tower=warn,axum=warn,notify=warn,info' }\n",
+        env: &[("ROUTING_ALGORITHM", "random")],
+        flags: &[("destination.list", "3"), ("discovery.file.path", "x.yaml")],
+    };
+    let loaded = given.load().unwrap();
+    let text = loaded.to_yaml();
+    for line in [
+        "  algorithm: random  # environment variable ROUTING_ALGORITHM",
+        "  list: 3  # flag --destination-list",
+        "    path: x.yaml  # flag --discovery-file-path",
+        "  admin: 0.0.0.0:8080",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(text.lines().any(|line| line.starts_with("  threads: 2  # ") && line.ends_with(".yaml:1:20")), "{text}");
+    assert_eq!(yaml(&text).load().unwrap().config, loaded.config);
+}

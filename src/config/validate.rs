@@ -1,0 +1,159 @@
+//! What types cannot say: ranges, combinations, names.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::fault::hint;
+use super::tree::Node;
+use super::{Config, Fault, ListenAddress, Origin, check_endpoints};
+
+/// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
+const UNIX_PATH_MAX: usize = 107;
+
+/// Most endpoints in the list that is given to Envoy.
+const LIST_MAX: usize = 8;
+
+/// Every semantic fault. One that rests on a value that was itself faulty is left out: it would speak of the default.
+pub(super) fn faults(config: &Config, tree: &Node, strategies: &[&str]) -> Vec<Fault> {
+    let mut check = Check { tree, faults: Vec::new() };
+    check.listen(config);
+    check.routing(config, strategies);
+    check.destination(config);
+    check.limits(config);
+    check.durations(config);
+    check.endpoints(config);
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
+    check.require(filter.is_ok(), &["log.filter"], || {
+        format!("\"{}\" is not a filter; write such as info or fairlead=debug,info", config.log.filter)
+    });
+    check.faults
+}
+
+struct Check<'a> {
+    tree: &'a Node,
+    faults: Vec<Fault>,
+}
+
+impl Check<'_> {
+    /// Reports a fault of the values at `keys` unless it is as it should be.
+    fn require(&mut self, holds: bool, keys: &[&str], message: impl FnOnce() -> String) {
+        if holds || keys.iter().any(|key| self.tree.is_broken(key)) {
+            return;
+        }
+        let given = keys.iter().find_map(|key| Some((*key, self.tree.get(key)?.origin.clone())));
+        let (key, origin) = given.unwrap_or((keys.first().copied().unwrap_or_default(), Origin::Default));
+        self.faults.push(Fault { origin, key: key.to_owned(), message: message() });
+    }
+
+    fn listen(&mut self, config: &Config) {
+        if let ListenAddress::Unix(path) = &config.listen.ext_proc {
+            let bytes = path.as_os_str().len();
+            self.require(bytes <= UNIX_PATH_MAX, &["listen.ext_proc"], || {
+                format!("the path has {bytes} bytes, a unix socket takes at most {UNIX_PATH_MAX}; use a shorter folder")
+            });
+        }
+        let admin = config.listen.admin;
+        let clash = matches!(config.listen.ext_proc, ListenAddress::Tcp(other) if other == admin && admin.port() != 0);
+        self.require(!clash, &["listen.admin", "listen.ext_proc"], || {
+            format!("ext_proc and admin cannot both listen at {admin}; give them two ports")
+        });
+    }
+
+    fn endpoints(&mut self, config: &Config) {
+        let nodes = self.tree.elements("discovery.static");
+        for (index, message) in check_endpoints(&config.discovery.fixed) {
+            // Those that could not be read are not in the list, so a position in it is not the one in the file.
+            let (written_at, origin) =
+                nodes.get(index).map_or((index, Origin::Default), |(at, node)| (*at, node.origin.clone()));
+            self.faults.push(Fault { origin, key: format!("discovery.static[{written_at}]"), message });
+        }
+    }
+
+    fn routing(&mut self, config: &Config, strategies: &[&str]) {
+        let name = config.routing.algorithm.as_str();
+        self.require(strategies.contains(&name), &["routing.algorithm"], || {
+            format!("there is no strategy \"{name}\"; {}", hint(name, strategies.iter().copied()))
+        });
+    }
+
+    fn destination(&mut self, config: &Config) {
+        let to = &config.destination;
+        self.require((1..=LIST_MAX).contains(&to.list), &["destination.list"], || {
+            format!("is {}; a list has 1 to {LIST_MAX} endpoints", to.list)
+        });
+        let keys =
+            ["destination.list", "destination.endpoint_header", "destination.metadata", "destination.target_pod"];
+        self.require(to.list <= 1 || to.endpoint_header || to.metadata, &keys, || {
+            "`target-pod` names one endpoint only; for a longer list switch `destination.endpoint_header` or \
+             `destination.metadata` on"
+                .to_owned()
+        });
+        let keys = ["destination.target_pod", "destination.endpoint_header", "destination.metadata"];
+        self.require(to.target_pod || to.endpoint_header || to.metadata, &keys, || {
+            "with `target_pod`, `endpoint_header` and `metadata` all off, Envoy is never told the choice; switch one on"
+                .to_owned()
+        });
+        if let Some(path) = &config.envoy.eds_file {
+            self.require(is_yaml_or_json(path), &["envoy.eds_file"], || {
+                format!("\"{}\" must end in .yaml or .json: Envoy reads other endings as protobuf", path.display())
+            });
+        }
+        self.require(!config.envoy.eds_cluster.is_empty(), &["envoy.eds_cluster"], || {
+            "is empty; write the name that Envoy's cluster asks for".to_owned()
+        });
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let (limits, scrape) = (&config.limits, &config.scrape);
+        for (key, value) in [
+            ("limits.body_bytes_max", limits.body_bytes_max),
+            ("limits.body_budget_bytes", limits.body_budget_bytes),
+            ("limits.streams_per_connection_max", limits.streams_per_connection_max as usize),
+            ("scrape.concurrency", scrape.concurrency),
+            ("scrape.page_bytes_max", scrape.page_bytes_max),
+        ] {
+            self.require(value > 0, &[key], || "is 0; it must be at least 1".to_owned());
+        }
+        let keys = ["limits.body_bytes_max", "limits.body_budget_bytes"];
+        self.require(limits.body_bytes_max <= limits.body_budget_bytes, &keys, || {
+            format!(
+                "one body of {} bytes would not fit into `limits.body_budget_bytes` of {}; raise the budget or lower \
+                 `limits.body_bytes_max`",
+                limits.body_bytes_max, limits.body_budget_bytes
+            )
+        });
+    }
+
+    fn durations(&mut self, config: &Config) {
+        let (scrape, health) = (&config.scrape, &config.health);
+        let poll = config.discovery.file.as_ref().map_or(Duration::MAX, |file| file.poll);
+        for (key, value) in [
+            ("routing.decision_timeout", config.routing.decision_timeout),
+            ("discovery.file.poll", poll),
+            ("limits.body_timeout", config.limits.body_timeout),
+            ("scrape.interval", scrape.interval),
+            ("scrape.timeout", scrape.timeout),
+            ("scrape.stale_after", scrape.stale_after),
+            ("health.cooldown_base", health.cooldown_base),
+            ("health.cooldown_max", health.cooldown_max),
+        ] {
+            self.require(!value.is_zero(), &[key], || "is 0; write a duration above zero, such as 1s".to_owned());
+        }
+        let ordered = health.cooldown_base <= health.cooldown_max;
+        self.require(ordered, &["health.cooldown_base", "health.cooldown_max"], || {
+            let text = humantime::format_duration;
+            let (base, max) = (text(health.cooldown_base), text(health.cooldown_max));
+            format!("the first pause ({base}) is longer than `health.cooldown_max` ({max})")
+        });
+        let fresh = scrape.interval <= scrape.stale_after;
+        self.require(fresh, &["scrape.stale_after", "scrape.interval"], || {
+            let text = humantime::format_duration;
+            let (age, pause) = (text(scrape.stale_after), text(scrape.interval));
+            format!("values would be stale ({age}) before they are read again ({pause}); raise `scrape.stale_after`")
+        });
+    }
+}
+
+fn is_yaml_or_json(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "yaml" || ending == "json")
+}
