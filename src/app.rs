@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::config::{Config, Loaded};
@@ -105,7 +105,9 @@ impl Cold {
         let forget: Observer = Box::new(move |applied, _| {
             applied.removed.iter().for_each(|endpoint| forgetting.on_endpoint_removed(endpoint.id));
         });
-        let tell: Observer = Box::new(move |_, snapshot| drop(version.send_replace(snapshot.version())));
+        let tell: Observer = Box::new(move |_, snapshot| {
+            version.send_replace(snapshot.version());
+        });
         tasks.spawn(run_registry(registry, received, vec![forget, tell], cancel.clone()));
         if let Some(file) = config.envoy.eds_file.clone() {
             let cluster = config.envoy.eds_cluster.clone();
@@ -172,9 +174,15 @@ impl Cold {
             readiness: Arc::clone(&self.readiness),
             config: Arc::clone(&self.config),
             clock: self.clock,
+            stale_after: self.config.scrape.stale_after,
             strategies: strategies(),
         };
-        self.tasks.spawn(admin::serve(listener, state, self.cancel.clone()));
+        let served = admin::serve(listener, state, self.cancel.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = served.await {
+                error!(%error, "the admin server ended");
+            }
+        });
         Ok(())
     }
 

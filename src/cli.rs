@@ -24,7 +24,7 @@ pub enum Action {
 /// Where a configuration is to come from, apart from the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Given {
-    /// The file that was named, by flag or by environment.
+    /// The file that was named.
     pub file: Option<PathBuf>,
     /// Flags that were given: dotted key and value, as text.
     pub flags: Vec<(&'static str, String)>,
@@ -91,10 +91,9 @@ fn with_settings(command: Command) -> Command {
     let config = Arg::new("config")
         .long("config")
         .short('c')
-        .env("FAIRLEAD_CONFIG")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("Configuration file, YAML");
+        .help("Configuration file, YAML [env: FAIRLEAD_CONFIG]");
     command.arg(config).args(SETTINGS.iter().map(argument))
 }
 

@@ -1,3 +1,59 @@
-//! The `fairlead` program.
+//! The `fairlead` program: arguments, configuration, then [`fairlead::app::run`].
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use fairlead::cli::{self, Action, Given, Page};
+use fairlead::config::{self, Fault, Loaded, Sources};
+use fairlead::{app, telemetry};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let action = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let done = match action {
+        Action::Serve(given) => load(&given).map(serve),
+        Action::Check(given) => load(&given).map(|loaded| print(&loaded.to_yaml())),
+        Action::Strategies => Ok(print(&strategies())),
+        Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
+        Action::Docs(Page::Metrics) => Ok(print(&telemetry::metrics::docs::page())),
+    };
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => complain(&[format!("{error:#}")]),
+        Err(faults) => complain(&faults),
+    }
+}
+
+fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    telemetry::log::init(&loaded.config.log)?;
+    app::run(loaded)
+}
+
+fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
+    let names: Vec<_> = app::strategies().iter().map(|(name, _)| *name).collect();
+    let file = given.file.as_deref();
+    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, strategies: &names })
+}
+
+fn strategies() -> String {
+    let strategies = app::strategies();
+    let width = strategies.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<_> = strategies.iter().map(|(name, summary)| format!("{name:width$}  {summary}")).collect();
+    lines.join("\n") + "\n"
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn complain(faults: &[impl std::fmt::Display]) -> ExitCode {
+    let mut err = io::stderr().lock();
+    for fault in faults {
+        // Nobody is left to tell if standard error is gone.
+        writeln!(err, "fairlead: {fault}").ok();
+    }
+    ExitCode::FAILURE
+}

@@ -1,6 +1,7 @@
 //! Reading the configuration: flag over environment over file over default, and every fault at once.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::{Config, Fault, Form, Origin, SETTINGS, Setting, setting, validate};
 /// Everything that a configuration is made of.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// The YAML file, if one was named.
+    /// The YAML file that a flag named; without it the environment variable `FAIRLEAD_CONFIG` may name one.
     pub file: Option<&'a Path>,
     /// Looks an environment variable up; an empty value counts as none.
     pub env: &'a dyn Fn(&str) -> Option<String>,
@@ -72,8 +73,19 @@ impl Loaded {
 /// # Errors
 /// Every fault that there is, in the order of file lines, then environment and flags.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Fault>> {
+    load_with(sources, |file| std::fs::read_to_string(file))
+}
+
+/// [`load`] with another way to read the file.
+pub(super) fn load_with(
+    sources: &Sources<'_>,
+    read: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<Loaded, Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut tree = sources.file.map_or_else(|| Ok(Node::empty()), read).unwrap_or_else(|fault| {
+    let named = || (sources.env)("FAIRLEAD_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let file = sources.file.map(Path::to_owned).or_else(named);
+    let tree = file.as_deref().map_or_else(|| Ok(Node::empty()), |file| parse(file, read(file)));
+    let mut tree = tree.unwrap_or_else(|fault| {
         faults.push(fault);
         Node::empty()
     });
@@ -81,7 +93,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Fault>> {
     let config = typed(&mut tree, &mut faults);
     faults.extend(validate::faults(&config, &tree, sources.strategies));
     if faults.is_empty() {
-        return Ok(Loaded { config, file: sources.file.map(Path::to_owned), tree });
+        return Ok(Loaded { config, file, tree });
     }
     faults.sort_by_key(|fault| match &fault.origin {
         Origin::File { line, column, .. } => (0, *line, *column),
@@ -92,9 +104,9 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Fault>> {
     Err(faults)
 }
 
-fn read(file: &Path) -> Result<Node, Fault> {
+fn parse(file: &Path, text: io::Result<String>) -> Result<Node, Fault> {
     let path: Arc<Path> = Arc::from(file);
-    let text = std::fs::read_to_string(file).map_err(|error| Fault {
+    let text = text.map_err(|error| Fault {
         origin: Origin::File { path: Arc::clone(&path), line: 0, column: 0 },
         key: String::new(),
         message: format!("cannot be read: {error}"),

@@ -100,6 +100,7 @@ pub struct FileDiscovery {
 /// How the choice is told to Envoy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own for the user")]
 pub struct Destination {
     /// Set request header `target-pod: ip:port` (AIBrix; `ORIGINAL_DST` clusters).
     pub target_pod: bool,
@@ -259,7 +260,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 16 << 20,
             body_budget_bytes: 512 << 20,
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_mins(1),
             streams_per_connection_max: 1024,
         }
     }

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -11,10 +11,11 @@ struct Given<'a> {
 
 impl Given<'_> {
     fn load(&self) -> Result<Loaded, Vec<Fault>> {
-        let file = tempfile(self.yaml);
         let env = |name: &str| self.env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let flags: Vec<_> = self.flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        load(&Sources { file: Some(&file), env: &env, flags: &flags, strategies: &["least-request", "random"] })
+        let file = Some(Path::new("fairlead.yaml"));
+        let sources = Sources { file, env: &env, flags: &flags, strategies: &["least-request", "random"] };
+        load::load_with(&sources, |_| Ok(self.yaml.to_owned()))
     }
 
     /// Faults as `line: key: message`, or with the origin where it is not the file.
@@ -26,14 +27,6 @@ impl Given<'_> {
         };
         faults.iter().map(text).collect()
     }
-}
-
-/// A file of its own for each test thread; its name is the same in each run, so nothing piles up.
-fn tempfile(text: &str) -> PathBuf {
-    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
-    let path = std::env::temp_dir().join(format!("fairlead-{}-{test}.yaml", std::process::id()));
-    std::fs::write(&path, text).unwrap();
-    path
 }
 
 fn yaml(yaml: &str) -> Given<'_> {
@@ -142,6 +135,13 @@ fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
 }
 
 #[test]
+fn the_environment_can_name_the_file() {
+    let env = |name: &str| (name == "FAIRLEAD_CONFIG").then(|| "no/such.yaml".to_owned());
+    let faults = load(&Sources { file: None, env: &env, flags: &[], strategies: &["least-request"] }).unwrap_err();
+    assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
+}
+
+#[test]
 fn combinations_that_cannot_work_are_faults() {
     for (text, fault) in [
         ("destination: { list: 2, endpoint_header: false, metadata: false }", "names one endpoint only"),
@@ -178,6 +178,6 @@ fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    assert!(text.lines().any(|line| line.starts_with("  threads: 2  # ") && line.ends_with(".yaml:1:20")), "{text}");
+    assert!(text.lines().any(|line| line == "  threads: 2  # fairlead.yaml:1:20"), "{text}");
     assert_eq!(yaml(&text).load().unwrap().config, loaded.config);
 }

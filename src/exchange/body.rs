@@ -29,6 +29,7 @@ impl Body {
     }
 
     /// Takes one more piece, or says why not.
+    #[expect(clippy::result_large_err, reason = "made once, when a request is refused")]
     pub(super) fn push(&mut self, piece: Vec<u8>) -> Result<(), ApiError> {
         if piece.is_empty() {
             return Ok(());

@@ -9,7 +9,7 @@ use crate::config::{Config, UnknownPaths};
 use crate::domain::{Clock, Moment};
 use crate::routing::StrategySet;
 use crate::state::{Cooldown, Reader};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Events, Metrics};
 
 /// The part of the configuration that an exchange goes by.
 #[derive(Debug, Clone)]
@@ -50,6 +50,8 @@ pub struct Core {
     pub strategies: Arc<StrategySet>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Happenings worth a word.
+    pub events: Events,
     /// What to go by.
     pub policy: Policy,
     /// Memory for bodies.
@@ -71,8 +73,9 @@ impl Core {
     ) -> Self {
         let budget = BodyBudget::new(config.limits.body_budget_bytes, metrics.body_bytes_held.clone());
         let seed = config.routing.seed.unwrap_or_else(|| fastrand::u64(..));
+        let events = Events::new(Arc::clone(&metrics));
         let (policy, holds) = (Policy::from(config), HoldWatch::default());
-        Self { reader, strategies, metrics, policy, budget, clock, seeds: AtomicU64::new(seed), holds }
+        Self { reader, strategies, metrics, events, policy, budget, clock, seeds: AtomicU64::new(seed), holds }
     }
 
     /// The next request's seed (`SplitMix64`).

@@ -9,7 +9,6 @@ use crate::domain::Moment;
 use crate::openai::{self, Api, ApiError, BodyError, Route, models};
 use crate::routing::{self, Plan, RequestView, Strategy};
 use crate::state::{Endpoint, Snapshot, Ticket};
-use crate::telemetry::events;
 
 use super::body::Body;
 use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
@@ -258,12 +257,12 @@ impl Exchange {
             for (endpoint, failure) in &verdict.failed {
                 let jitter = fastrand::Rng::with_seed(self.seed).f64();
                 let pause = endpoint.live.report_failure(*failure, now, self.core.policy.cooldown, jitter);
-                events::endpoint_failed(&self.core.metrics, endpoint, *failure, pause);
+                self.core.events.endpoint_failed(endpoint, *failure, pause, now);
             }
             if let Some(served) = verdict.served.as_ref().filter(|_| verdict.alive)
                 && served.live.report_answer()
             {
-                events::endpoint_back(served);
+                self.core.events.endpoint_back(served, now);
             }
         }
         if let (Some(served), Some(ticket)) = (&verdict.served, &mut booking.ticket) {
@@ -330,7 +329,7 @@ impl Drop for Exchange {
             None => self.core.metrics.aborted(),
             Some(answered_at) if self.streamed && !self.complete => {
                 if self.core.note_stream_end(answered_at, self.core.clock.now()) {
-                    events::streams_end_early(&self.core.metrics);
+                    self.core.events.early_stream_end();
                 }
             }
             Some(_) => {}

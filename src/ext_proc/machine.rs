@@ -91,6 +91,7 @@ enum Phase {
 
 /// One stream of the protocol.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the stream, not states of it")]
 pub struct Machine {
     settings: Arc<Settings>,
     exchange: Exchange,

@@ -259,18 +259,18 @@ fn an_upgrade_is_answered_on_its_headers() {
 
 #[test]
 fn refusals_say_why_and_end_the_stream() {
-    let cases: [(&[(&str, &str)], &str, &str); 5] = [
-        (&[], r#"{"model":"unheard-of","messages":[]}"#, "immediate 404 model_not_found"),
-        (&[], r#"{"model":"m","#, "immediate 400"),
-        (&[], r#"{"model":"m","model":"n"}"#, "immediate 400"),
-        (&[], r#"{"model":"m","messages":[],"kv_transfer_params":{}}"#, "immediate 400"),
-        (&[], "", "immediate 400"),
+    let cases = [
+        (r#"{"model":"unheard-of","messages":[]}"#, "immediate 404 model_not_found"),
+        (r#"{"model":"m","#, "immediate 400"),
+        (r#"{"model":"m","model":"n"}"#, "immediate 400"),
+        (r#"{"model":"m","messages":[],"kv_transfer_params":{}}"#, "immediate 400"),
+        ("", "immediate 400"),
     ];
     for mode in [BUFFERED, DUPLEX] {
-        for (extra, text, expected) in &cases {
+        for (text, expected) in &cases {
             let bench = Bench::new();
             let mut machine = bench.machine();
-            say(&mut machine, post(mode, extra));
+            say(&mut machine, post(mode, &[]));
             let replies = words(&say(&mut machine, body(mode, text.as_bytes(), true)));
             assert!(replies.len() == 1 && replies[0].starts_with(expected), "{text}: {replies:?}");
             assert_eq!((machine.flow(), bench.in_flight()), (Flow::Close, 0));
@@ -314,7 +314,7 @@ fn a_body_that_never_ends_times_out_where_we_hold_it() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     say(&mut machine, post(DUPLEX, &[]));
-    assert_eq!(machine.time_limit(), Some(Duration::from_secs(60)));
+    assert_eq!(machine.time_limit(), Some(Duration::from_mins(1)));
     machine.time_out();
     assert_eq!(word(&machine.next_reply().unwrap()), "immediate 408 request_timeout");
 }

@@ -27,9 +27,8 @@ impl BodyMode {
             Ok(BodySendMode::Streamed) => Self::Streamed,
             Ok(BodySendMode::Buffered) => Self::Buffered,
             Ok(BodySendMode::BufferedPartial) => Self::BufferedPartial,
-            Ok(BodySendMode::FullDuplexStreamed) => Self::Duplex,
             Ok(BodySendMode::None) => Self::None,
-            // A mode newer than we know answers streamed pieces with streamed pieces (Envoy's `GRPC` does).
+            // Full duplex, and modes newer than we know: Envoy's `GRPC` takes streamed pieces as well.
             _ => Self::Duplex,
         }
     }

@@ -80,8 +80,8 @@ impl Registry {
                 }
                 Some(spec) if *spec == endpoint.spec => drop(kept.insert(address, endpoint)),
                 Some(spec) => {
-                    let changed = Endpoint::new(endpoint.id, spec.clone(), Arc::clone(&endpoint.live));
-                    kept.insert(address, Arc::new(changed));
+                    let renewed = Endpoint::new(endpoint.id, spec.clone(), Arc::clone(&endpoint.live));
+                    kept.insert(address, Arc::new(renewed));
                 }
             }
         }

@@ -35,7 +35,7 @@ impl Snapshot {
         endpoints.sort_by_key(|endpoint| endpoint.spec.address);
         let by_address = (0..).zip(&endpoints).map(|(at, endpoint)| (endpoint.spec.address, at)).collect();
         let any_model: Box<[_]> = endpoints.iter().filter(|e| e.spec.models.is_empty()).cloned().collect();
-        let mut models: HashMap<Box<str>, (Option<Box<str>>, Vec<Arc<Endpoint>>)> = HashMap::new();
+        let mut models: HashMap<Box<str>, Serving> = HashMap::new();
         for endpoint in &endpoints {
             for model in &endpoint.spec.models {
                 let adapters = model.adapters.iter().map(|name| (name, Some(&model.name)));
@@ -49,7 +49,7 @@ impl Snapshot {
                 }
             }
         }
-        let view = |(name, (parent, mut serving)): (Box<str>, (_, Vec<_>))| {
+        let view = |(name, (parent, mut serving)): (Box<str>, Serving)| {
             serving.extend(any_model.iter().cloned());
             (name.clone(), ModelView { name, parent, endpoints: serving.into() })
         };
@@ -87,6 +87,9 @@ impl Snapshot {
         self.endpoints.get(*self.by_address.get(&address)? as usize)
     }
 }
+
+/// A model while its view is being collected: its parent, and who serves it.
+type Serving = (Option<Box<str>>, Vec<Arc<Endpoint>>);
 
 /// A handle on the newest snapshot. Clones read the same.
 #[derive(Debug, Clone, Default)]

@@ -1,39 +1,125 @@
-//! Happenings worth a word: each function logs and counts in one place, so that the two cannot disagree.
+//! What happens, one function each: it logs and counts together, so that the two cannot disagree.
+//!
+//! Nothing here is called for a request that goes well.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::domain::Failure;
+use crate::domain::{Failure, Moment};
 use crate::state::Endpoint;
 
 use super::Metrics;
 
-/// An endpoint failed; `pause` says that it is put aside for so long from now on.
-pub fn endpoint_failed(metrics: &Metrics, endpoint: &Endpoint, failure: Failure, pause: Option<Duration>) {
-    metrics.endpoint_failure(failure);
-    if let Some(pause) = pause {
-        metrics.put_aside();
-        warn!(
-            endpoint = endpoint.address_text(),
-            name = endpoint.spec.name,
-            failure = failure.name(),
-            pause_ms = pause.as_millis() as u64,
-            "endpoint put aside"
-        );
+/// Lines about failing endpoints in any one second; more are counted and told with the next line.
+const FAILURE_LINES_PER_SECOND: u64 = 20;
+
+/// Tells what happens. One for the process, shared.
+#[derive(Debug)]
+pub struct Events {
+    metrics: Arc<Metrics>,
+    failure_lines: Limited,
+    early_end_said: AtomicBool,
+}
+
+impl Events {
+    /// Events that count in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, failure_lines: Limited::default(), early_end_said: AtomicBool::new(false) }
+    }
+
+    /// An endpoint failed a request; `pause` is how long it is put aside if this failure began a pause.
+    pub fn endpoint_failed(&self, endpoint: &Endpoint, failure: Failure, pause: Option<Duration>, now: Moment) {
+        self.metrics.endpoint_failure(failure);
+        let (address, name, failure) = (endpoint.address_text(), endpoint.spec.name.as_str(), failure.name());
+        let Some(pause) = pause else {
+            debug!(endpoint = address, name, failure, "endpoint failed while it was aside");
+            return;
+        };
+        self.metrics.put_aside();
+        if let Some(unsaid) = self.failure_lines.admit(now, FAILURE_LINES_PER_SECOND) {
+            let pause_ms = pause.as_millis() as u64;
+            warn!(endpoint = address, name, failure, pause_ms, unsaid, "endpoint failed and is put aside");
+        }
+    }
+
+    /// An endpoint that had failed answered again.
+    pub fn endpoint_back(&self, endpoint: &Endpoint, now: Moment) {
+        if let Some(unsaid) = self.failure_lines.admit(now, FAILURE_LINES_PER_SECOND) {
+            let (address, name) = (endpoint.address_text(), endpoint.spec.name.as_str());
+            info!(endpoint = address, name, unsaid, "endpoint answers again");
+        }
+    }
+
+    /// Envoy closed our stream at the response headers although the exchange went on. Counted each time, said once.
+    pub fn early_stream_end(&self) {
+        self.metrics.early_stream_end();
+        if !self.early_end_said.swap(true, Relaxed) {
+            warn!(
+                "Envoy closes streams at the response headers: requests in flight are counted too low; set \
+                 `response_trailer_mode: SEND` in its ext_proc filter, or `allow_mode_override: true`"
+            );
+        }
     }
 }
 
-/// An endpoint that had failed answers again.
-pub fn endpoint_back(endpoint: &Endpoint) {
-    info!(endpoint = endpoint.address_text(), name = endpoint.spec.name, "endpoint is back");
+/// At most so many admissions in each second.
+#[derive(Debug, Default)]
+struct Limited {
+    /// The second in the upper 48 bits, admissions within it in the lower 16.
+    window: AtomicU64,
+    refused: AtomicU64,
 }
 
-/// The proxy ends our stream at the response headers, so requests count as finished while they still run.
-pub fn streams_end_early(metrics: &Metrics) {
-    metrics.early_stream_end();
-    warn!(
-        "streams end with the response headers, so in-flight counts are too low: set response_trailer_mode: SEND in \
-         the ext_proc filter, or allow_mode_override: true so that Fairlead can ask for it"
-    );
+impl Limited {
+    /// Admits or refuses; when it admits it gives the number of refusals since the last admission.
+    fn admit(&self, now: Moment, per_second: u64) -> Option<u64> {
+        let second = now.as_micros() / 1_000_000;
+        let next = |window: u64| match window {
+            window if window >> 16 != second => Some((second << 16) + 1),
+            window if window & 0xffff < per_second.min(0xffff) => Some(window + 1),
+            _ => None,
+        };
+        if self.window.fetch_update(Relaxed, Relaxed, next).is_ok() {
+            return Some(self.refused.swap(0, Relaxed));
+        }
+        self.refused.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EndpointId, EndpointSpec};
+
+    #[test]
+    fn a_burst_is_cut_and_the_next_second_tells_how_much() {
+        let limited = Limited::default();
+        let at = |micros| Moment::from_micros(micros);
+        let admitted = (0..50).filter(|n| limited.admit(at(1_000_000 + n), 20).is_some()).count();
+        assert_eq!(admitted, 20);
+        assert_eq!(limited.admit(at(2_000_000), 20), Some(30));
+        assert_eq!(limited.admit(at(2_000_001), 20), Some(0));
+    }
+
+    #[test]
+    fn failures_count_even_when_their_lines_are_cut() {
+        let metrics = Metrics::new(&[]);
+        let events = Events::new(Arc::clone(&metrics));
+        let spec = EndpointSpec::at(([127, 0, 0, 1], 1).into());
+        let endpoint = Endpoint::new(EndpointId { slot: 0, generation: 0 }, spec, Arc::default());
+        for _ in 0..30 {
+            events.endpoint_failed(&endpoint, Failure::Refused, Some(Duration::from_secs(1)), Moment::from_micros(1));
+        }
+        events.endpoint_failed(&endpoint, Failure::Refused, None, Moment::from_micros(1));
+        events.early_stream_end();
+        events.early_stream_end();
+        let page = metrics.encode();
+        assert!(page.contains("fairlead_endpoint_failures_total{failure=\"refused\"} 31\n"));
+        assert!(page.contains("fairlead_endpoints_put_aside_total 30\n"));
+        assert!(page.contains("fairlead_early_stream_ends_total 2\n"));
+    }
 }

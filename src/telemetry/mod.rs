@@ -1,7 +1,8 @@
 //! What we tell about ourselves: metrics, logs, and the happenings that are both.
 
-pub mod events;
+mod events;
 pub mod log;
 pub mod metrics;
 
+pub use events::Events;
 pub use metrics::Metrics;

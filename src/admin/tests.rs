@@ -1,0 +1,115 @@
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::domain::{EndpointId, EndpointSpec};
+use crate::state::{Endpoint, Snapshot, Ticket};
+
+struct Admin {
+    address: SocketAddr,
+    state: AdminState,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Admin {
+    async fn start() -> Self {
+        let state = AdminState {
+            reader: Reader::default(),
+            metrics: Metrics::new(&["random"]),
+            readiness: Arc::default(),
+            config: Arc::default(),
+            clock: Clock::start(),
+            stale_after: Duration::from_mins(1),
+            strategies: vec![("random", "any endpoint")],
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, cancel, tasks) = (listener.local_addr().unwrap(), CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(serve(listener, state.clone(), cancel.clone()));
+        Self { address, state, cancel, tasks }
+    }
+
+    /// Head and body of an answer.
+    async fn get(&self, path: &str, accept: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    async fn json(&self, path: &str) -> (String, Value) {
+        let (head, body) = self.get(path, "*/*").await;
+        (head.split(' ').nth(1).unwrap().to_owned(), serde_json::from_str(&body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_its_conditions_and_health_does_not() {
+    let admin = Admin::start().await;
+    admin.state.readiness.set("discovery", false, "nothing read yet");
+    let (status, report) = admin.json("/readyz").await;
+    assert_eq!(status, "503");
+    let condition = json!({ "name": "discovery", "ok": false, "detail": "nothing read yet" });
+    assert_eq!(report, json!({ "ready": false, "conditions": [condition] }));
+    assert!(admin.get("/healthz", "*/*").await.0.starts_with("HTTP/1.1 200"));
+    admin.state.readiness.set("discovery", true, "2 endpoints");
+    assert_eq!(admin.json("/readyz").await.0, "200");
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_type_that_was_asked_for() {
+    let admin = Admin::start().await;
+    admin.state.metrics.stream_opened();
+    let (head, body) = admin.get("/metrics", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
+    assert!(head.contains(OPEN_METRICS), "{head}");
+    assert!(body.contains("\nfairlead_streams_total 1\n") && body.ends_with("# EOF\n"));
+    assert!(admin.get("/metrics", "text/html,*/*").await.0.contains(PLAIN));
+}
+
+#[tokio::test]
+async fn endpoints_are_told_with_their_numbers() {
+    let admin = Admin::start().await;
+    let spec = EndpointSpec { weight: 3, ..EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], 8001))) };
+    let endpoint = Arc::new(Endpoint::new(EndpointId { slot: 0, generation: 0 }, spec, Arc::default()));
+    admin.state.reader.publish(Snapshot::build(4, vec![Arc::clone(&endpoint)]));
+    let before = admin.json("/api/endpoints").await.1;
+    endpoint.live.set_gauges([Some(2.0), None, Some(0.5)], admin.state.clock.now());
+    let _ticket = Ticket::open(endpoint);
+    let mut after = admin.json("/api/endpoints").await.1;
+    assert!(before["endpoints"][0]["age_ms"].is_null() && after["endpoints"][0]["age_ms"].take().is_u64());
+    let expected = json!({
+        "address": "127.0.0.1:8001", "name": "127.0.0.1:8001", "models": [], "engine": "vllm", "weight": 3,
+        "in_flight": 1, "sent": 1, "failed": 0, "aside_ms": 0,
+        "gauges": { "running": 2.0, "waiting": null, "kv_usage": 0.5 }, "age_ms": null,
+    });
+    assert_eq!(after, json!({ "version": 4, "endpoints": [expected] }));
+}
+
+#[tokio::test]
+async fn the_rest_is_served_and_unknown_paths_are_json() {
+    let admin = Admin::start().await;
+    assert_eq!(admin.json("/api/strategies").await.1, json!([{ "name": "random", "summary": "any endpoint" }]));
+    assert_eq!(admin.json("/api/config").await.1["listen"]["ext_proc"], "0.0.0.0:50052");
+    assert!(admin.get("/", "text/html").await.1.contains("<title>Fairlead</title>"));
+    let (status, body) = admin.json("/nothing").await;
+    assert_eq!((status.as_str(), &body["error"]["code"]), ("404", &json!("not_found")));
+}
+
+#[tokio::test]
+async fn it_stops_when_told_even_with_a_connection_open() {
+    let admin = Admin::start().await;
+    let mut idle = TcpStream::connect(admin.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    admin.get("/healthz", "*/*").await;
+    admin.cancel.cancel();
+    admin.tasks.close();
+    tokio::time::timeout(Duration::from_secs(10), admin.tasks.wait()).await.unwrap();
+}
