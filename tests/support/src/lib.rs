@@ -12,3 +12,5 @@
 //! | [`demo`] | the same stack for people, with a first burst of requests |
 
 pub mod engine;
+pub mod load;
+pub mod noop;

@@ -15,6 +15,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Engine(fairlead_lab::engine::cli::EngineArgs),
+    Load(fairlead_lab::load::cli::LoadArgs),
+    Noop(fairlead_lab::noop::NoopArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -27,6 +29,8 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Engine(arguments) => arguments.run(&mut out).await,
+            Command::Load(arguments) => arguments.run(&mut out).await,
+            Command::Noop(arguments) => arguments.run(&mut out).await,
         }
     })?;
     out.flush()?;
