@@ -1,1 +1,16 @@
 //! Black-box companions of Fairlead.
+//!
+//! Everything here speaks protocols (HTTP, SSE, Prometheus text, `ext_proc` gRPC) and never links the `fairlead` crate, so
+//! that it cannot share its bugs.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`engine`] | a simulated vLLM server with faults on command |
+//! | `load` | an open-loop and closed-loop load generator |
+//! | [`noop`] | an `ext_proc` service that lets everything pass: the floor of benchmarks |
+//! | [`harness`] | engines, `ext_proc` service and Envoy as one stack for integration tests |
+//! | [`demo`] | the same stack for people, with a first burst of requests |
+
+pub mod engine;
+pub mod load;
+pub mod noop;

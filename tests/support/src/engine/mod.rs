@@ -1,0 +1,247 @@
+//! A simulated vLLM 0.32 server over HTTP/1.1.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `server` | listener, connections, what a closed listener means |
+//! | `service` | paths and answers |
+//! | `scheduler`, `blocks`, `prompt` | the model of time, of KV blocks and of tokens |
+//! | `render`, `fast`, `body` | how answers look and how they are cut |
+//! | `exposition`, `stats` | `/metrics` |
+//! | `fault` | what goes wrong on command |
+
+mod blocks;
+mod body;
+pub mod cli;
+mod exposition;
+mod fast;
+mod fault;
+mod generate;
+mod options;
+mod prompt;
+mod render;
+mod scheduler;
+mod server;
+mod service;
+mod stats;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use fault::{Fault, FaultCommand};
+pub use options::{BLOCK_TOKENS, Capacity, EngineOptions, Timing};
+
+use exposition::Exposition;
+use fast::FastReplies;
+use fault::FaultBoard;
+use scheduler::{Job, Scheduler};
+use stats::Stats;
+
+/// Request counts of one engine. `received = in_progress + completed + aborted`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Inference requests whose head arrived.
+    pub received: u64,
+    /// Not yet answered to the end.
+    pub in_progress: u64,
+    /// Answered to the end, error answers included.
+    pub completed: u64,
+    /// Cut off by the client or by a fault.
+    pub aborted: u64,
+    /// Bytes of request bodies.
+    pub body_bytes: u64,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Requests for `/metrics`.
+    pub scrapes: u64,
+}
+
+/// An inference request as it arrived (only with [`EngineOptions::record`]).
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// HTTP method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// Request headers.
+    pub headers: HeaderMap,
+    /// Request body, byte for byte.
+    pub body: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    received: AtomicU64,
+    in_progress: AtomicU64,
+    completed: AtomicU64,
+    aborted: AtomicU64,
+    body_bytes: AtomicU64,
+    connections: AtomicU64,
+    scrapes: AtomicU64,
+}
+
+/// What connections, control API and handle share.
+#[derive(Debug)]
+struct Shared {
+    options: EngineOptions,
+    name: HeaderValue,
+    faults: FaultBoard,
+    tally: Arc<Tally>,
+    last: Mutex<Option<Recorded>>,
+    stats: Arc<Mutex<Stats>>,
+    exposition: Exposition,
+    fast: FastReplies,
+    jobs: mpsc::Sender<Job>,
+    next_id: AtomicU64,
+}
+
+/// Starts engines.
+#[derive(Debug)]
+pub struct Engine;
+
+impl Engine {
+    /// Binds the address and serves until [`EngineHandle::stop`] or until the handle is dropped.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the name is no header value.
+    pub async fn start(options: EngineOptions) -> anyhow::Result<EngineHandle> {
+        let address = options.address;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("engine cannot listen on '{address}'"))?;
+        let address = listener
+            .local_addr()
+            .context("address of the engine's listener")?;
+        let name = HeaderValue::from_str(&options.name)
+            .with_context(|| format!("engine name '{}'", options.name))?;
+        let (jobs, queue) = mpsc::channel(options.capacity.queue_max.max(1));
+        let stats = Arc::default();
+        let scheduler = Scheduler::new(&options, Arc::clone(&stats));
+        let shared = Arc::new(Shared {
+            name,
+            faults: FaultBoard::new(),
+            tally: Arc::default(),
+            last: Mutex::default(),
+            stats,
+            exposition: Exposition::new(&options),
+            fast: FastReplies::new(&options),
+            jobs,
+            next_id: AtomicU64::new(1),
+            options,
+        });
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        tasks.spawn(async move { until.run_until_cancelled(scheduler.run(queue)).await });
+        tasks.spawn(server::run(
+            Arc::clone(&shared),
+            listener,
+            address,
+            tasks.clone(),
+            stop.clone(),
+        ));
+        Ok(EngineHandle {
+            shared,
+            address,
+            tasks,
+            stop,
+        })
+    }
+}
+
+/// A running engine. Dropping it closes the listener and resets its connections.
+#[derive(Debug)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl EngineHandle {
+    /// Where the engine listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://ip:port`, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The value of `x-engine` in its answers.
+    pub fn name(&self) -> &str {
+        &self.shared.options.name
+    }
+
+    /// Arms a fault, or takes all back with [`Fault::None`].
+    pub fn set_fault(&self, command: impl Into<FaultCommand>) {
+        self.shared.faults.set(command.into());
+    }
+
+    /// What the engine has counted so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters()
+    }
+
+    /// The last inference request, if the engine records.
+    pub fn last_request(&self) -> Option<Recorded> {
+        self.shared
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Closes the listener, resets what is open and waits for all tasks to end.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    fn counters(&self) -> Counters {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let tally = &self.tally;
+        Counters {
+            received: read(&tally.received),
+            in_progress: read(&tally.in_progress),
+            completed: read(&tally.completed),
+            aborted: read(&tally.aborted),
+            body_bytes: read(&tally.body_bytes),
+            connections: read(&tally.connections),
+            scrapes: read(&tally.scrapes),
+        }
+    }
+
+    /// A consistent copy of the numbers behind `/metrics`.
+    fn stats(&self) -> Stats {
+        let mut stats = self
+            .stats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if self.options.fast {
+            stats.running = self.tally.in_progress.load(Ordering::Relaxed) as usize;
+            stats.finished_stop = self.tally.completed.load(Ordering::Relaxed);
+        }
+        stats
+    }
+}

@@ -1,0 +1,38 @@
+//! `fairlead-lab`: engines, load and a no-op service to try Fairlead against.
+
+use std::io::Write;
+
+use clap::{Parser, Subcommand};
+
+/// Black-box companions of Fairlead.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Engine(fairlead_lab::engine::cli::EngineArgs),
+    Load(fairlead_lab::load::cli::LoadArgs),
+    Noop(fairlead_lab::noop::NoopArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    // One thread: the lab shares the machine with what it measures.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut out = std::io::stdout();
+    runtime.block_on(async {
+        match cli.command {
+            Command::Engine(arguments) => arguments.run(&mut out).await,
+            Command::Load(arguments) => arguments.run(&mut out).await,
+            Command::Noop(arguments) => arguments.run(&mut out).await,
+        }
+    })?;
+    out.flush()?;
+    Ok(())
+}
