@@ -11,16 +11,16 @@ const INTRODUCTION: &str = "\
 
 <!-- Made by `fairlead docs configuration`; a test compares. Change the doc comments in `src/config` instead. -->
 
-Fairlead reads one YAML file (`--config FILE` or `FAIRLEAD_CONFIG`), the environment and its flags, once, at the start.
-Precedence: flag, environment, file, default. `fairlead check` takes the same sources, prints what comes out and where each
-value was given, or all faults with their lines.
+Fairlead reads one YAML file (`--config FILE` or `FAIRLEAD_CONFIG`), the environment and its flags, once, at the
+start. Precedence: flag, environment, file, default. `fairlead check` takes the same sources and prints what comes out
+and where each value was given, or all faults with their lines.
 
 The flag and the environment variable of a key follow from it: `listen.ext_proc` is `--listen-ext-proc` and
-`FAIRLEAD_LISTEN_EXT_PROC`. `routing.algorithm` also answers to `ROUTING_ALGORITHM`. An environment variable that is empty
-counts as not set. Unknown keys are faults. A section may be left out or empty.
+`FAIRLEAD_LISTEN_EXT_PROC`. `routing.algorithm` also answers to `ROUTING_ALGORITHM`. An environment variable that is
+empty counts as not set. Unknown keys are faults. A section may be left out or empty.
 
-Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative to
-the working directory. No value is a secret: `check` and `/api/config` show all of them.
+Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative
+to the working directory. No value is a secret: `check` and `/api/config` show all of them.
 
 The smallest useful file:
 

@@ -173,6 +173,7 @@ fn explain(key: &str, node: Option<&Node>, problem: Problem) -> String {
         (Some(text), None) if !problem.message.contains(&text) => {
             format!("\"{text}\" does not fit: {}", problem.message)
         }
+        (None, Some(setting)) => format!("needs one value; {}", setting.form.advice()),
         _ => problem.message,
     }
 }

@@ -40,7 +40,7 @@ impl Form {
     pub(super) fn advice(self) -> String {
         match self {
             Self::Bool => "write true or false".to_owned(),
-            Self::Number | Self::Bytes => "write a whole number, at least 0".to_owned(),
+            Self::Number | Self::Bytes => "write a whole number, at least 0, without a unit".to_owned(),
             Self::Duration => "write a number with its unit, such as 500ms, 2s or 1m 30s".to_owned(),
             Self::Address => "write ip:port, an IPv6 address in brackets; names are not looked up".to_owned(),
             Self::Path | Self::Text => "write text".to_owned(),

@@ -1,5 +1,7 @@
 //! Log lines: their shape and their filter. No prompt, no body and no header value of a client is ever logged.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::TryInitError;
@@ -22,7 +24,8 @@ pub fn init(log: &Log) -> Result<(), LogError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| LogError::Filter(log.filter.clone(), error))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match log.format {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
         LogFormat::Pretty => lines.compact().finish().try_init()?,

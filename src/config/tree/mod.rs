@@ -1,7 +1,8 @@
 //! A configuration before it has types: nodes that know where they were written.
 //!
 //! Files, environment and flags are laid over each other here, by dotted key, and only then read as a
-//! [`Config`](super::Config). A node that turns out faulty is marked and passed over, so that the next fault can be found.
+//! [`Config`](super::Config). A node that turns out faulty is marked and passed over, so that the next fault can be
+//! found.
 
 mod read;
 mod yaml;

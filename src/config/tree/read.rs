@@ -53,6 +53,16 @@ impl de::Error for Problem {
         Self::custom(format!("\"{variant}\" is not one of the choices; {}", hint(variant, expected.iter().copied())))
     }
 
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let expected = expected.to_string().replace("a sequence", "a list");
+        Self::custom(match found {
+            de::Unexpected::Seq => format!("is a list, but should be {expected}"),
+            de::Unexpected::Map => format!("is keys and values, but should be {expected}"),
+            de::Unexpected::Unit => format!("has no value, but should be {expected}"),
+            other => format!("is {other}, but should be {expected}"),
+        })
+    }
+
     fn missing_field(field: &'static str) -> Self {
         Self::custom(format!("needs the key \"{field}\""))
     }

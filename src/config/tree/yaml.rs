@@ -22,7 +22,9 @@ impl Node {
                 let origin = location.map_or_else(|| unplaced(path), |location| origin(&location, path));
                 // The position is in the origin already.
                 let text = plain.to_string();
-                let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+                let message = text.split(" at line ").next().unwrap_or(&text);
+                // This one goes on with advice to programmers.
+                let message = message.split("; use from_str").next().unwrap_or(message);
                 Err(Fault { origin, key: String::new(), message: format!("not valid YAML: {message}") })
             }
         }

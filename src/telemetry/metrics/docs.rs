@@ -9,8 +9,8 @@ const INTRODUCTION: &str = "\
 
 <!-- Made by `fairlead docs metrics`; a test compares. Change `src/telemetry/metrics/families.rs` instead. -->
 
-At `/metrics` of the admin port, as OpenMetrics text. Label `endpoint` is the address, `name` the endpoint's name for people.
-Numbers of an endpoint are those of this process; an endpoint that left is gone from the page at once.
+At `/metrics` of the admin port, as OpenMetrics text. Label `endpoint` is the address, `name` the endpoint's name for
+people. Numbers of an endpoint are those of this process; an endpoint that left is gone from the page at once.
 
 | name | kind | labels | meaning |
 |---|---|---|---|

@@ -19,9 +19,8 @@ use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::{
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Asked;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_response::Response as Told;
 use envoy_types::pb::envoy::service::ext_proc::v3::{
-    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody,
-    ProcessingRequest, ProcessingResponse, StreamedBodyResponse, TrailersResponse,
-    body_mutation::Mutation,
+    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody, ProcessingRequest,
+    ProcessingResponse, StreamedBodyResponse, TrailersResponse, body_mutation::Mutation,
 };
 use futures_util::Stream;
 use tokio::net::{TcpListener, UnixListener};
@@ -110,34 +109,23 @@ impl Noop {
     /// # Errors
     /// The address is taken.
     pub async fn bind(listen: &Listen, target: Option<SocketAddr>) -> anyhow::Result<Bound> {
-        let service = Self {
-            target: target.map(|address| target_headers(&address.to_string())),
-        };
+        let service = Self { target: target.map(|address| target_headers(&address.to_string())) };
         let (listener, address) = match listen {
             Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address)
-                    .await
-                    .with_context(|| format!("cannot listen on '{address}'"))?;
+                let listener =
+                    TcpListener::bind(address).await.with_context(|| format!("cannot listen on '{address}'"))?;
                 let address = listener.local_addr().context("own address")?.to_string();
                 (Listener::Tcp(listener), address)
             }
-            Listen::Unix(path) => (
-                Listener::Unix(bind_unix(path)?),
-                format!("unix:{}", path.display()),
-            ),
+            Listen::Unix(path) => (Listener::Unix(bind_unix(path)?), format!("unix:{}", path.display())),
         };
-        Ok(Bound {
-            service,
-            listener,
-            address,
-        })
+        Ok(Bound { service, listener, address })
     }
 }
 
 fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     if path.exists() {
-        std::fs::remove_file(path)
-            .with_context(|| format!("cannot replace '{}'", path.display()))?;
+        std::fs::remove_file(path).with_context(|| format!("cannot replace '{}'", path.display()))?;
     }
     UnixListener::bind(path).with_context(|| format!("cannot listen on '{}'", path.display()))
 }
@@ -153,23 +141,15 @@ impl Bound {
     /// # Errors
     /// The listener breaks.
     pub async fn serve(self) -> anyhow::Result<()> {
-        let service =
-            ExternalProcessorServer::new(self.service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let router = Server::builder()
-            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-            .add_service(service);
+        let service = ExternalProcessorServer::new(self.service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let router =
+            Server::builder().http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX)).add_service(service);
         match self.listener {
             // The builder's own tcp_nodelay does nothing for a listener from outside.
             Listener::Tcp(listener) => {
-                router
-                    .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
-                    .await
+                router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await
             }
-            Listener::Unix(listener) => {
-                router
-                    .serve_with_incoming(UnixListenerStream::new(listener))
-                    .await
-            }
+            Listener::Unix(listener) => router.serve_with_incoming(UnixListenerStream::new(listener)).await,
         }
         .context("ext_proc server")
     }
@@ -185,20 +165,14 @@ fn target_headers(address: &str) -> HeaderMutation {
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
     });
-    HeaderMutation {
-        set_headers: set.into(),
-        remove_headers: Vec::new(),
-    }
+    HeaderMutation { set_headers: set.into(), remove_headers: Vec::new() }
 }
 
 #[tonic::async_trait]
 impl ExternalProcessor for Noop {
     type ProcessStream = Session;
 
-    async fn process(
-        &self,
-        request: Request<Streaming<ProcessingRequest>>,
-    ) -> Result<Response<Session>, Status> {
+    async fn process(&self, request: Request<Streaming<ProcessingRequest>>) -> Result<Response<Session>, Status> {
         let session = Session {
             inbound: request.into_inner(),
             target: self.target.clone(),
@@ -246,19 +220,12 @@ impl Session {
         }
         Some(match message.request? {
             Asked::RequestHeaders(_) => {
-                let common = CommonResponse {
-                    header_mutation: self.target.take(),
-                    ..CommonResponse::default()
-                };
-                Told::RequestHeaders(HeadersResponse {
-                    response: Some(common),
-                })
+                let common = CommonResponse { header_mutation: self.target.take(), ..CommonResponse::default() };
+                Told::RequestHeaders(HeadersResponse { response: Some(common) })
             }
             Asked::ResponseHeaders(_) => Told::ResponseHeaders(HeadersResponse::default()),
             Asked::RequestBody(body) => Told::RequestBody(body_answer(body, self.request_duplex)),
-            Asked::ResponseBody(body) => {
-                Told::ResponseBody(body_answer(body, self.response_duplex))
-            }
+            Asked::ResponseBody(body) => Told::ResponseBody(body_answer(body, self.response_duplex)),
             Asked::RequestTrailers(_) => Told::RequestTrailers(TrailersResponse::default()),
             Asked::ResponseTrailers(_) => Told::ResponseTrailers(TrailersResponse::default()),
         })
@@ -270,18 +237,8 @@ fn body_answer(body: HttpBody, duplex: bool) -> BodyResponse {
     if !duplex {
         return BodyResponse::default();
     }
-    let echo = StreamedBodyResponse {
-        body: body.body,
-        end_of_stream: body.end_of_stream,
-        ..StreamedBodyResponse::default()
-    };
-    let mutation = BodyMutation {
-        mutation: Some(Mutation::StreamedResponse(echo)),
-    };
-    BodyResponse {
-        response: Some(CommonResponse {
-            body_mutation: Some(mutation),
-            ..CommonResponse::default()
-        }),
-    }
+    let echo =
+        StreamedBodyResponse { body: body.body, end_of_stream: body.end_of_stream, ..StreamedBodyResponse::default() };
+    let mutation = BodyMutation { mutation: Some(Mutation::StreamedResponse(echo)) };
+    BodyResponse { response: Some(CommonResponse { body_mutation: Some(mutation), ..CommonResponse::default() }) }
 }

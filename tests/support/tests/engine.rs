@@ -43,27 +43,15 @@ impl Got {
 async fn send(client: &Http, url: &str, body: Option<&Value>) -> anyhow::Result<Got> {
     let method = if body.is_some() { "POST" } else { "GET" };
     let body = body.map_or_else(String::new, Value::to_string);
-    let request = http::Request::builder()
-        .method(method)
-        .uri(url)
-        .body(Full::from(body))?;
+    let request = http::Request::builder().method(method).uri(url).body(Full::from(body))?;
     let answer = tokio::time::timeout(Duration::from_secs(10), client.request(request)).await??;
     let (head, body) = answer.into_parts();
     let text = String::from_utf8(body.collect().await?.to_bytes().to_vec())?;
-    Ok(Got {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        text,
-    })
+    Ok(Got { status: head.status.as_u16(), headers: head.headers, text })
 }
 
 async fn chat(engine: &EngineHandle, body: &Value) -> anyhow::Result<Got> {
-    send(
-        &http(),
-        &format!("{}/v1/chat/completions", engine.url()),
-        Some(body),
-    )
-    .await
+    send(&http(), &format!("{}/v1/chat/completions", engine.url()), Some(body)).await
 }
 
 fn hello(stream: bool) -> Value {
@@ -72,10 +60,7 @@ fn hello(stream: bool) -> Value {
 
 fn events(text: &str) -> Vec<&str> {
     assert!(text.ends_with("\n\n"));
-    text.trim_end()
-        .split("\n\n")
-        .map(|event| event.strip_prefix("data: ").unwrap())
-        .collect()
+    text.trim_end().split("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect()
 }
 
 #[tokio::test]
@@ -84,28 +69,17 @@ async fn a_stream_has_role_tokens_finish_usage_and_done() {
     let mut body = hello(true);
     body["stream_options"] = json!({"include_usage": true});
     let got = chat(&engine, &body).await.unwrap();
-    assert_eq!(
-        got.headers["content-type"],
-        "text/event-stream; charset=utf-8"
-    );
+    assert_eq!(got.headers["content-type"], "text/event-stream; charset=utf-8");
     assert_eq!(got.headers["x-engine"], "engine-0");
     let events = events(&got.text);
     assert_eq!(events.len(), 1 + 5 + 1 + 1);
     assert_eq!(*events.last().unwrap(), "[DONE]");
-    let chunks: Vec<Value> = events[..7]
-        .iter()
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect();
+    let chunks: Vec<Value> = events[..7].iter().map(|event| serde_json::from_str(event).unwrap()).collect();
     assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
     assert_eq!(chunks[5]["choices"][0]["finish_reason"], "length");
     assert_eq!(chunks[6]["choices"], json!([]));
     assert_eq!(chunks[6]["usage"]["completion_tokens"], 5);
-    assert!(
-        chunks
-            .iter()
-            .all(|chunk| chunk["id"] == chunks[0]["id"]
-                && chunk["object"] == "chat.completion.chunk")
-    );
+    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk"));
 }
 
 #[tokio::test]
@@ -124,11 +98,7 @@ async fn plain_and_streamed_answers_have_the_same_text() {
     let text: String = events(&streamed.text)
         .iter()
         .filter_map(|event| serde_json::from_str::<Value>(event).ok())
-        .filter_map(|chunk| {
-            chunk["choices"][0]["delta"]["content"]
-                .as_str()
-                .map(str::to_owned)
-        })
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(plain["choices"][0]["message"]["content"], text);
     assert_eq!(plain["usage"]["completion_tokens"], 5);
@@ -148,72 +118,35 @@ async fn a_fast_engine_frames_as_the_timed_one_does() {
 #[tokio::test]
 async fn a_repeated_prompt_is_served_from_the_cache() {
     let engine = engine(false).await;
-    let body = json!({"model": "llama-3-8b", "messages": [{"role": "user", "content": "four ".repeat(100)}], "max_tokens": 2});
+    let body =
+        json!({"model": "llama-3-8b", "messages": [{"role": "user", "content": "four ".repeat(100)}], "max_tokens": 2});
     chat(&engine, &body).await.unwrap();
     let again = chat(&engine, &body).await.unwrap().json();
     assert_eq!(again["usage"]["prompt_tokens_details"]["cached_tokens"], 96);
-    let page = send(&http(), &format!("{}/metrics", engine.url()), None)
-        .await
-        .unwrap();
-    assert!(
-        page.text.contains(
-            "vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"llama-3-8b\"} 96.0\n"
-        )
-    );
+    let page = send(&http(), &format!("{}/metrics", engine.url()), None).await.unwrap();
+    assert!(page.text.contains("vllm:prefix_cache_hits_total{engine=\"0\",model_name=\"llama-3-8b\"} 96.0\n"));
 }
 
 #[tokio::test]
 async fn pages_answer_as_vllm_does() {
     let (engine, client) = (engine(false).await, http());
-    let models = send(&client, &format!("{}/v1/models", engine.url()), None)
+    let models = send(&client, &format!("{}/v1/models", engine.url()), None).await.unwrap().json();
+    assert_eq!(models["data"][1]["id"], "sql");
+    assert_eq!(models["data"][1]["parent"], "llama-3-8b");
+    assert_eq!(send(&client, &format!("{}/version", engine.url()), None).await.unwrap().json()["version"], "0.32.0");
+    assert_eq!(send(&client, &format!("{}/health", engine.url()), None).await.unwrap().text, "");
+    let tokens = send(&client, &format!("{}/tokenize", engine.url()), Some(&json!({"prompt": "hello world"})))
         .await
         .unwrap()
         .json();
-    assert_eq!(models["data"][1]["id"], "sql");
-    assert_eq!(models["data"][1]["parent"], "llama-3-8b");
-    assert_eq!(
-        send(&client, &format!("{}/version", engine.url()), None)
-            .await
-            .unwrap()
-            .json()["version"],
-        "0.32.0"
-    );
-    assert_eq!(
-        send(&client, &format!("{}/health", engine.url()), None)
-            .await
-            .unwrap()
-            .text,
-        ""
-    );
-    let tokens = send(
-        &client,
-        &format!("{}/tokenize", engine.url()),
-        Some(&json!({"prompt": "hello world"})),
-    )
-    .await
-    .unwrap()
-    .json();
     assert_eq!(tokens["count"], 4);
     let unknown = json!({"model": "nobody", "messages": []});
     let got = chat(&engine, &unknown).await.unwrap();
-    assert_eq!(
-        (got.status, got.json()["error"]["param"].clone()),
-        (404, json!("model"))
-    );
-    for path in [
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/audio/transcriptions",
-        "/v1/rerank",
-    ] {
-        let got = send(
-            &client,
-            &format!("{}{path}", engine.url()),
-            Some(&json!({"input": "x", "max_tokens": 2})),
-        )
-        .await
-        .unwrap();
+    assert_eq!((got.status, got.json()["error"]["param"].clone()), (404, json!("model")));
+    for path in ["/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/audio/transcriptions", "/v1/rerank"] {
+        let got = send(&client, &format!("{}{path}", engine.url()), Some(&json!({"input": "x", "max_tokens": 2})))
+            .await
+            .unwrap();
         assert_eq!(got.status, 200, "{path}");
     }
 }
@@ -233,22 +166,9 @@ async fn the_last_request_is_kept_byte_for_byte() {
 async fn status_faults_are_openai_errors_and_end_after_their_count() {
     let (engine, client) = (engine(true).await, http());
     let command = json!({"fault": "status", "code": 503, "times": 1});
-    assert_eq!(
-        send(
-            &client,
-            &format!("{}/_lab/fault", engine.url()),
-            Some(&command)
-        )
-        .await
-        .unwrap()
-        .status,
-        200
-    );
+    assert_eq!(send(&client, &format!("{}/_lab/fault", engine.url()), Some(&command)).await.unwrap().status, 200);
     let got = chat(&engine, &hello(false)).await.unwrap();
-    assert_eq!(
-        (got.status, got.headers["retry-after"].to_str().unwrap()),
-        (503, "1")
-    );
+    assert_eq!((got.status, got.headers["retry-after"].to_str().unwrap()), (503, "1"));
     assert_eq!(got.json()["error"]["code"], 503);
     assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200);
 }
@@ -259,14 +179,10 @@ async fn a_refusing_engine_comes_back_on_its_port() {
         let engine = engine(true).await;
         engine.set_fault(fault);
         let refused = async { while chat(&engine, &hello(false)).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_secs(5), refused)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
         engine.set_fault(Fault::None);
         let back = async { while chat(&engine, &hello(false)).await.is_err() {} };
-        tokio::time::timeout(Duration::from_secs(5), back)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), back).await.unwrap();
     }
 }
 
@@ -282,29 +198,21 @@ async fn a_crash_cuts_a_running_stream_and_counts_it_as_aborted() {
         .unwrap();
     let mut answer = client.request(request).await.unwrap();
     assert!(answer.frame().await.unwrap().is_ok());
-    engine.set_fault(FaultCommand {
-        for_ms: Some(1),
-        ..Fault::Crash.into()
-    });
+    engine.set_fault(FaultCommand { for_ms: Some(1), ..Fault::Crash.into() });
     assert!(answer.into_body().collect().await.is_err());
     let counted = async {
         while engine.counters().aborted != 1 || engine.counters().in_progress != 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), counted)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(5), counted).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_mid_stream_reset_lets_the_first_chunks_through() {
     for fast in [true, false] {
         let engine = engine(fast).await;
-        engine.set_fault(FaultCommand {
-            times: Some(1),
-            ..Fault::ResetMidStream { after_chunks: 2 }.into()
-        });
+        engine.set_fault(FaultCommand { times: Some(1), ..Fault::ResetMidStream { after_chunks: 2 }.into() });
         let request = http::Request::post(format!("{}/v1/chat/completions", engine.url()))
             .body(Full::from(hello(true).to_string()))
             .unwrap();
@@ -313,18 +221,8 @@ async fn a_mid_stream_reset_lets_the_first_chunks_through() {
         while let Some(Ok(frame)) = answer.frame().await {
             text.extend_from_slice(frame.data_ref().unwrap());
         }
-        assert_eq!(
-            String::from_utf8(text).unwrap().matches("data: ").count(),
-            2,
-            "fast: {fast}"
-        );
-        assert!(
-            chat(&engine, &hello(true))
-                .await
-                .unwrap()
-                .text
-                .ends_with("data: [DONE]\n\n")
-        );
+        assert_eq!(String::from_utf8(text).unwrap().matches("data: ").count(), 2, "fast: {fast}");
+        assert!(chat(&engine, &hello(true)).await.unwrap().text.ends_with("data: [DONE]\n\n"));
     }
 }
 
@@ -338,15 +236,9 @@ async fn a_plain_answer_is_cut_in_its_middle() {
 #[tokio::test]
 async fn resets_and_hangs_come_before_headers() {
     let engine = engine(true).await;
-    engine.set_fault(FaultCommand {
-        times: Some(1),
-        ..Fault::Reset.into()
-    });
+    engine.set_fault(FaultCommand { times: Some(1), ..Fault::Reset.into() });
     assert!(chat(&engine, &hello(false)).await.is_err());
-    engine.set_fault(FaultCommand {
-        times: Some(1),
-        ..Fault::Hang.into()
-    });
+    engine.set_fault(FaultCommand { times: Some(1), ..Fault::Hang.into() });
     let hung = tokio::time::timeout(Duration::from_millis(50), chat(&engine, &hello(false))).await;
     assert!(hung.is_err());
     assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200);
@@ -367,25 +259,13 @@ async fn metrics_can_lie_and_swell() {
     engine.set_fault(Fault::MetricsHuge { bytes: 5 << 20 });
     assert!(send(&client, &url, None).await.unwrap().text.len() > 5 << 20);
     engine.set_fault(Fault::MetricsHang);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(50), send(&client, &url, None))
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        chat(&engine, &hello(false)).await.unwrap().status,
-        200,
-        "metrics faults leave traffic alone"
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(50), send(&client, &url, None)).await.is_err());
+    assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200, "metrics faults leave traffic alone");
 }
 
 #[tokio::test]
 async fn engines_listen_on_ipv6_too() {
-    let options = EngineOptions {
-        address: "[::1]:0".parse().unwrap(),
-        fast: true,
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions { address: "[::1]:0".parse().unwrap(), fast: true, ..EngineOptions::default() };
     let engine = Engine::start(options).await.unwrap();
     assert!(engine.url().starts_with("http://[::1]:"));
     assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200);

@@ -30,13 +30,7 @@ pub(super) struct Holding {
 
 impl BlockPool {
     pub(super) fn new(total: usize) -> Self {
-        Self {
-            total,
-            cached: HashMap::new(),
-            idle: BTreeMap::new(),
-            private: 0,
-            clock: 0,
-        }
+        Self { total, cached: HashMap::new(), idle: BTreeMap::new(), private: 0, clock: 0 }
     }
 
     /// Share of the blocks in use, 0 to 1; cached blocks without a user count as free, as in vLLM.
@@ -50,26 +44,11 @@ impl BlockPool {
 
     /// Takes the cached leading blocks of `hashes` (at most `named_max`) and nameless blocks up to `blocks` in all.
     /// `None` when there is no room.
-    pub(super) fn take(
-        &mut self,
-        hashes: &[u64],
-        named_max: usize,
-        blocks: usize,
-    ) -> Option<Holding> {
-        let matched: Vec<u64> = hashes
-            .iter()
-            .take(named_max)
-            .take_while(|hash| self.cached.contains_key(hash))
-            .copied()
-            .collect();
-        let waking = matched
-            .iter()
-            .filter(|hash| self.cached.get(hash).is_some_and(|block| block.users == 0))
-            .count();
-        let holding = Holding {
-            named: matched.len(),
-            private: blocks.saturating_sub(matched.len()),
-        };
+    pub(super) fn take(&mut self, hashes: &[u64], named_max: usize, blocks: usize) -> Option<Holding> {
+        let matched: Vec<u64> =
+            hashes.iter().take(named_max).take_while(|hash| self.cached.contains_key(hash)).copied().collect();
+        let waking = matched.iter().filter(|hash| self.cached.get(hash).is_some_and(|block| block.users == 0)).count();
+        let holding = Holding { named: matched.len(), private: blocks.saturating_sub(matched.len()) };
         if self.in_use() + waking + holding.private > self.total {
             return None;
         }
@@ -119,10 +98,7 @@ impl BlockPool {
     }
 
     fn use_named(&mut self, hash: u64) {
-        let block = self
-            .cached
-            .entry(hash)
-            .or_insert(Cached { users: 0, stamp: 0 });
+        let block = self.cached.entry(hash).or_insert(Cached { users: 0, stamp: 0 });
         if block.users == 0 {
             self.idle.remove(&block.stamp);
         }
@@ -168,10 +144,7 @@ mod tests {
             pool.release(&hashes, &held);
         }
         let held = pool.take(&[], 0, 1).unwrap();
-        assert!(
-            !pool.cached.contains_key(&2),
-            "the tail of the older prompt is the first to go"
-        );
+        assert!(!pool.cached.contains_key(&2), "the tail of the older prompt is the first to go");
         assert!(pool.cached.contains_key(&1));
         pool.release(&[], &held);
     }

@@ -40,21 +40,14 @@ impl InProgress {
     pub(super) fn new(tally: Arc<Tally>) -> Self {
         tally.received.fetch_add(1, Ordering::Relaxed);
         tally.in_progress.fetch_add(1, Ordering::Relaxed);
-        Self {
-            tally,
-            complete: false,
-        }
+        Self { tally, complete: false }
     }
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
         self.tally.in_progress.fetch_sub(1, Ordering::Relaxed);
-        let ended = if self.complete {
-            &self.tally.completed
-        } else {
-            &self.tally.aborted
-        };
+        let ended = if self.complete { &self.tally.completed } else { &self.tally.aborted };
         ended.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -87,11 +80,7 @@ impl ReplyBody {
     }
 
     fn new(source: Source) -> Self {
-        Self {
-            source,
-            cut_after: None,
-            guard: None,
-        }
+        Self { source, cut_after: None, guard: None }
     }
 
     /// Counts the request as in progress until the body has gone.
@@ -105,10 +94,7 @@ impl ReplyBody {
         self.cut_after = Some(after_chunks);
         if let Source::Whole(Some(bytes)) = &mut self.source {
             let head = bytes.split_to(bytes.len() / 2);
-            self.source = Source::Frames {
-                frames: [head, bytes.clone()].into(),
-                next: 0,
-            };
+            self.source = Source::Frames { frames: [head, bytes.clone()].into(), next: 0 };
             self.cut_after = Some(after_chunks.min(1));
         }
         self
@@ -138,10 +124,7 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if self.cut_after == Some(0) {
             self.cut_after = None;
             self.source = Source::Cutting(Box::pin(sleep(CUT_PAUSE)));
@@ -167,9 +150,7 @@ impl Body for ReplyBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             _ => SizeHint::default(),
         }
     }

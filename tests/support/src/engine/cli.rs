@@ -80,9 +80,7 @@ pub struct EngineArgs {
 
 impl EngineArgs {
     fn options(&self) -> anyhow::Result<EngineOptions> {
-        let micros = |value: f64| {
-            Duration::try_from_secs_f64(value / 1e6).context("a time must be a number from 0")
-        };
+        let micros = |value: f64| Duration::try_from_secs_f64(value / 1e6).context("a time must be a number from 0");
         Ok(EngineOptions {
             models: self.model.clone(),
             loras: self.lora.clone(),
@@ -129,20 +127,14 @@ impl EngineArgs {
         let mut engines: Vec<EngineHandle> = Vec::new();
         for (index, address) in self.addresses().into_iter().enumerate() {
             let seed = options.seed.wrapping_add(index as u64);
-            let engine = Engine::start(EngineOptions {
-                name: format!("engine-{index}"),
-                address,
-                seed,
-                ..options.clone()
-            })
-            .await?;
+            let engine =
+                Engine::start(EngineOptions { name: format!("engine-{index}"), address, seed, ..options.clone() })
+                    .await?;
             writeln!(out, "{} {}", engine.name(), engine.url())?;
             engines.push(engine);
         }
         out.flush()?;
-        tokio::signal::ctrl_c()
-            .await
-            .context("waiting for Ctrl-C")?;
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
         for engine in engines {
             engine.stop().await;
         }

@@ -42,21 +42,10 @@ pub(super) struct Exposition {
 
 impl Exposition {
     pub(super) fn new(options: &EngineOptions) -> Self {
-        let model = options
-            .models
-            .first()
-            .map_or("", String::as_str)
-            .replace('\\', r"\\")
-            .replace('"', "\\\"");
+        let model = options.models.first().map_or("", String::as_str).replace('\\', r"\\").replace('"', "\\\"");
         let label = format!("model_name=\"{model}\"");
-        let lines = CAPTURED
-            .lines()
-            .filter_map(|line| template_line(line, &label, options))
-            .collect();
-        Self {
-            lines,
-            loras_max: options.loras.len(),
-        }
+        let lines = CAPTURED.lines().filter_map(|line| template_line(line, &label, options)).collect();
+        Self { lines, loras_max: options.loras.len() }
     }
 
     pub(super) fn render(&self, stats: &Stats, honesty: Honesty) -> String {
@@ -85,10 +74,7 @@ impl Exposition {
 
     /// The value is a Unix time; the label set with the newest one counts (vLLM keeps stale ones in the text).
     fn lora_info(&self, page: &mut String, stats: &Stats) -> std::fmt::Result {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let max = self.loras_max.max(1);
         let (running, waiting) = (&stats.loras_running, &stats.loras_waiting);
         write!(
@@ -123,9 +109,7 @@ fn template_line(line: &str, label: &str, options: &EngineOptions) -> Option<(St
     if keep {
         return Some((line.replace(CAPTURED_MODEL, label), Source::Literal));
     }
-    let source = scalar(name, &series)
-        .or_else(|| histogram(name, &series))
-        .unwrap_or(Source::Zero);
+    let source = scalar(name, &series).or_else(|| histogram(name, &series)).unwrap_or(Source::Zero);
     Some((series, source))
 }
 
@@ -135,18 +119,10 @@ fn cache_config(series: &str, options: &EngineOptions) -> String {
     let concurrency = tokens as f64 / options.model_len_max.max(1) as f64;
     // vLLM keeps one null block out of use and counts it here.
     let series = set_label(series, "block_size", &BLOCK_TOKENS.to_string());
-    let series = set_label(
-        &series,
-        "effective_attention_block_size",
-        &BLOCK_TOKENS.to_string(),
-    );
+    let series = set_label(&series, "effective_attention_block_size", &BLOCK_TOKENS.to_string());
     let series = set_label(&series, "num_gpu_blocks", &(blocks + 1).to_string());
     let series = set_label(&series, "num_gpu_blocks_override", "None");
-    let series = set_label(
-        &series,
-        "kv_cache_max_concurrency",
-        &format!("{concurrency:?}"),
-    );
+    let series = set_label(&series, "kv_cache_max_concurrency", &format!("{concurrency:?}"));
     set_label(&series, "kv_cache_size_tokens", &tokens.to_string()) + " 1.0"
 }
 
@@ -170,9 +146,7 @@ fn scalar(name: &str, series: &str) -> Option<Source> {
         }
         "vllm:kv_cache_usage_perc" => Source::Gauge(|stats| stats.kv_usage),
         "vllm:prefix_cache_queries_total" => Source::Count(|stats| stats.prefix_queries),
-        "vllm:prefix_cache_hits_total" | "vllm:prompt_tokens_cached_total" => {
-            Source::Count(|stats| stats.prefix_hits)
-        }
+        "vllm:prefix_cache_hits_total" | "vllm:prompt_tokens_cached_total" => Source::Count(|stats| stats.prefix_hits),
         "vllm:prompt_tokens_total" => Source::Count(|stats| stats.prompt_tokens),
         "vllm:prompt_tokens_by_source_total" if series.contains("local_compute") => {
             Source::Count(|stats| stats.prompt_tokens.saturating_sub(stats.prefix_hits))
@@ -185,18 +159,10 @@ fn scalar(name: &str, series: &str) -> Option<Source> {
         }
         "vllm:generation_tokens_total" => Source::Count(|stats| stats.generation_tokens),
         "vllm:num_preemptions_total" => Source::Count(|stats| stats.preemptions),
-        "vllm:request_success_total" if series.contains("\"stop\"") => {
-            Source::Count(|stats| stats.finished_stop)
-        }
-        "vllm:request_success_total" if series.contains("\"length\"") => {
-            Source::Count(|stats| stats.finished_length)
-        }
-        "vllm:request_success_total" if series.contains("\"abort\"") => {
-            Source::Count(|stats| stats.finished_abort)
-        }
-        "vllm:admission_rejections_total" if series.contains("queued_reqs") => {
-            Source::Count(|stats| stats.rejections)
-        }
+        "vllm:request_success_total" if series.contains("\"stop\"") => Source::Count(|stats| stats.finished_stop),
+        "vllm:request_success_total" if series.contains("\"length\"") => Source::Count(|stats| stats.finished_length),
+        "vllm:request_success_total" if series.contains("\"abort\"") => Source::Count(|stats| stats.finished_abort),
+        "vllm:admission_rejections_total" if series.contains("queued_reqs") => Source::Count(|stats| stats.rejections),
         _ => return None,
     })
 }
@@ -232,22 +198,13 @@ mod tests {
     use super::*;
 
     fn page(stats: &Stats, honesty: Honesty) -> String {
-        let options = EngineOptions {
-            loras: vec!["sql".into()],
-            ..EngineOptions::default()
-        };
+        let options = EngineOptions { loras: vec!["sql".into()], ..EngineOptions::default() };
         Exposition::new(&options).render(stats, honesty)
     }
 
     #[test]
     fn live_numbers_replace_the_captured_ones() {
-        let mut stats = Stats {
-            running: 3,
-            waiting: 1,
-            kv_usage: 0.25,
-            prefix_hits: 32,
-            ..Stats::default()
-        };
+        let mut stats = Stats { running: 3, waiting: 1, kv_usage: 0.25, prefix_hits: 32, ..Stats::default() };
         stats.ttft.add(Duration::from_millis(30));
         let page = page(&stats, Honesty::Truth);
         for line in [
@@ -262,10 +219,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|have| have == line), "{line}");
         }
-        assert!(
-            page.contains("num_gpu_blocks=\"8193\"") && page.contains(",block_size=\"16\""),
-            "cache_config_info"
-        );
+        assert!(page.contains("num_gpu_blocks=\"8193\"") && page.contains(",block_size=\"16\""), "cache_config_info");
         assert!(page.contains("running_lora_adapters=\"\",waiting_lora_adapters=\"\""));
         assert!(!page.contains("tiny") && !page.contains("sql-lora"));
     }
@@ -273,10 +227,6 @@ mod tests {
     #[test]
     fn a_lying_page_keeps_its_shape() {
         let page = page(&Stats::default(), Honesty::NotANumber);
-        assert!(
-            page.contains(
-                "vllm:num_requests_running{engine=\"0\",model_name=\"llama-3-8b\"} NaN\n"
-            )
-        );
+        assert!(page.contains("vllm:num_requests_running{engine=\"0\",model_name=\"llama-3-8b\"} NaN\n"));
     }
 }

@@ -29,27 +29,16 @@ struct Prepared {
 
 impl FastReplies {
     pub(super) fn new(options: &EngineOptions) -> Self {
-        Self {
-            chat: Prepared::new(Shape::Chat, options),
-            completion: Prepared::new(Shape::Completion, options),
-        }
+        Self { chat: Prepared::new(Shape::Chat, options), completion: Prepared::new(Shape::Completion, options) }
     }
 
     /// The answer, and whether it is an event stream.
     pub(super) fn answer(&self, shape: Shape, body: &[u8]) -> (ReplyBody, bool) {
-        let prepared = if shape == Shape::Chat {
-            &self.chat
-        } else {
-            &self.completion
-        };
+        let prepared = if shape == Shape::Chat { &self.chat } else { &self.completion };
         if !has_true(body, b"\"stream\"") {
             return (ReplyBody::whole(prepared.whole.clone()), false);
         }
-        let frames = if has_true(body, b"\"include_usage\"") {
-            &prepared.stream_usage
-        } else {
-            &prepared.stream
-        };
+        let frames = if has_true(body, b"\"include_usage\"") { &prepared.stream_usage } else { &prepared.stream };
         (ReplyBody::frames(Arc::clone(frames)), true)
     }
 }
@@ -65,11 +54,7 @@ impl Prepared {
             prompt_tokens: 8,
             include_usage,
         };
-        let progress = Progress {
-            generated: TOKENS,
-            cached_tokens: 0,
-            finish: Some(Finish::Stop),
-        };
+        let progress = Progress { generated: TOKENS, cached_tokens: 0, finish: Some(Finish::Stop) };
         let created = super::render::unix_time();
         Self {
             whole: Bytes::from(reply(false).whole(progress).to_string()),

@@ -72,11 +72,7 @@ pub struct FaultCommand {
 
 impl From<Fault> for FaultCommand {
     fn from(fault: Fault) -> Self {
-        Self {
-            fault,
-            times: None,
-            for_ms: None,
-        }
+        Self { fault, times: None, for_ms: None }
     }
 }
 
@@ -122,11 +118,7 @@ pub(super) struct FaultBoard {
 
 impl FaultBoard {
     pub(super) fn new() -> Self {
-        Self {
-            armed: AtomicBool::new(false),
-            slots: Mutex::default(),
-            gate: watch::Sender::new(Gate::Open),
-        }
+        Self { armed: AtomicBool::new(false), slots: Mutex::default(), gate: watch::Sender::new(Gate::Open) }
     }
 
     pub(super) fn gate(&self) -> watch::Receiver<Gate> {
@@ -139,14 +131,8 @@ impl FaultBoard {
     }
 
     pub(super) fn set(&self, command: FaultCommand) {
-        let until = command
-            .for_ms
-            .map(|ms| Instant::now() + Duration::from_millis(ms));
-        let armed = Armed {
-            fault: command.fault,
-            left: command.times,
-            until,
-        };
+        let until = command.for_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let armed = Armed { fault: command.fault, left: command.times, until };
         match armed.fault {
             Fault::None => self.clear(),
             Fault::Refuse => drop(self.gate.send_replace(Gate::Refusing { until })),
@@ -172,10 +158,7 @@ impl FaultBoard {
     fn arm(&self, change: impl FnOnce(&mut Slots)) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut slots);
-        self.armed.store(
-            slots.traffic.is_some() || slots.metrics.is_some(),
-            Ordering::Release,
-        );
+        self.armed.store(slots.traffic.is_some() || slots.metrics.is_some(), Ordering::Release);
     }
 
     /// The fault that the next inference request shows.
@@ -195,8 +178,7 @@ impl FaultBoard {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slot(&mut slots);
         let armed = slot.as_mut()?;
-        let spent =
-            armed.left == Some(0) || armed.until.is_some_and(|until| Instant::now() >= until);
+        let spent = armed.left == Some(0) || armed.until.is_some_and(|until| Instant::now() >= until);
         if spent {
             *slot = None;
             return None;
@@ -217,13 +199,7 @@ mod tests {
         let board = FaultBoard::new();
         let command = r#"{"fault":"status","code":503,"times":2}"#;
         board.set(serde_json::from_str(command).unwrap());
-        assert_eq!(
-            board.next_traffic(),
-            Some(Fault::Status {
-                code: 503,
-                retry_after_s: None
-            })
-        );
+        assert_eq!(board.next_traffic(), Some(Fault::Status { code: 503, retry_after_s: None }));
         assert!(board.next_metrics().is_none());
         assert!(board.next_traffic().is_some());
         assert!(board.next_traffic().is_none());

@@ -33,28 +33,14 @@ pub(super) fn openai(shared: &Shared, shape: Shape, body: &[u8]) -> Result<Outco
     check_model(shared, &prompt)?;
     let streamed = prompt.stream;
     let (reply, progress) = submit(shared, shape, prompt)?;
-    Ok(if streamed {
-        Outcome::Stream(reply, progress)
-    } else {
-        Outcome::Whole(reply, progress)
-    })
+    Ok(if streamed { Outcome::Stream(reply, progress) } else { Outcome::Whole(reply, progress) })
 }
 
 fn read(body: &[u8]) -> Result<Prompt, Refusal> {
     match serde_json::from_slice::<Value>(body) {
         Ok(body) if body.is_object() => Ok(Prompt::read(&body)),
-        Ok(_) => Err(refuse(
-            StatusCode::BAD_REQUEST,
-            "Bad Request",
-            "body is not an object",
-            None,
-        )),
-        Err(error) => Err(refuse(
-            StatusCode::BAD_REQUEST,
-            "Bad Request",
-            &format!("body is not JSON: {error}"),
-            None,
-        )),
+        Ok(_) => Err(refuse(StatusCode::BAD_REQUEST, "Bad Request", "body is not an object", None)),
+        Err(error) => Err(refuse(StatusCode::BAD_REQUEST, "Bad Request", &format!("body is not JSON: {error}"), None)),
     }
 }
 
@@ -67,44 +53,25 @@ fn check_model(shared: &Shared, prompt: &Prompt) -> Result<(), Refusal> {
     match &prompt.model {
         Some(model) if !options.models.contains(model) && !options.loras.contains(model) => {
             let message = format!("The model `{model}` does not exist.");
-            Err(refuse(
-                StatusCode::NOT_FOUND,
-                "NotFoundError",
-                &message,
-                Some("model"),
-            ))
+            Err(refuse(StatusCode::NOT_FOUND, "NotFoundError", &message, Some("model")))
         }
         _ => Ok(()),
     }
 }
 
-fn submit(
-    shared: &Shared,
-    shape: Shape,
-    prompt: Prompt,
-) -> Result<(Reply, watch::Receiver<Progress>), Refusal> {
+fn submit(shared: &Shared, shape: Shape, prompt: Prompt) -> Result<(Reply, watch::Receiver<Progress>), Refusal> {
     let options = &shared.options;
     let seed = options.seed ^ prompt.fingerprint;
     let (reply_tokens, finish) = reply_length(shared, shape, &prompt, seed);
-    let tokens_max = options
-        .model_len_max
-        .min(options.capacity.kv_blocks * BLOCK_TOKENS);
+    let tokens_max = options.model_len_max.min(options.capacity.kv_blocks * BLOCK_TOKENS);
     if prompt.token_count + reply_tokens as usize > tokens_max {
         let message = format!(
             "This model's maximum context length is {tokens_max} tokens, the prompt has {}.",
             prompt.token_count
         );
-        return Err(refuse(
-            StatusCode::BAD_REQUEST,
-            "BadRequestError",
-            &message,
-            None,
-        ));
+        return Err(refuse(StatusCode::BAD_REQUEST, "BadRequestError", &message, None));
     }
-    let model = prompt
-        .model
-        .or_else(|| options.models.first().cloned())
-        .unwrap_or_default();
+    let model = prompt.model.or_else(|| options.models.first().cloned()).unwrap_or_default();
     let (sender, receiver) = watch::channel(Progress::default());
     let lora = options.loras.contains(&model).then(|| model.clone());
     let job = Job {
@@ -115,30 +82,13 @@ fn submit(
         lora,
         progress: sender,
     };
-    if let Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) =
-        shared.jobs.try_send(job)
-    {
-        shared
-            .stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rejections += 1;
-        return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "ServiceUnavailableError",
-            "the queue is full",
-            None,
-        ));
+    if let Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) = shared.jobs.try_send(job) {
+        shared.stats.lock().unwrap_or_else(PoisonError::into_inner).rejections += 1;
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", "the queue is full", None));
     }
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed) ^ options.seed.rotate_left(32);
-    let reply = Reply {
-        shape,
-        id,
-        model,
-        seed,
-        prompt_tokens: prompt.token_count,
-        include_usage: prompt.include_usage,
-    };
+    let reply =
+        Reply { shape, id, model, seed, prompt_tokens: prompt.token_count, include_usage: prompt.include_usage };
     Ok((reply, receiver))
 }
 
@@ -146,16 +96,9 @@ fn submit(
 fn reply_length(shared: &Shared, shape: Shape, prompt: &Prompt, seed: u64) -> (u32, Finish) {
     let mean = shared.options.reply_tokens.max(1);
     let natural = fastrand::Rng::with_seed(seed).u32(mean.div_ceil(2)..=mean + mean / 2);
-    let default = if shape == Shape::Completion {
-        COMPLETION_TOKENS_DEFAULT
-    } else {
-        u32::MAX
-    };
+    let default = if shape == Shape::Completion { COMPLETION_TOKENS_DEFAULT } else { u32::MAX };
     let limit = prompt.tokens_max.unwrap_or(default).max(1);
-    match (
-        prompt.ignore_eos && prompt.tokens_max.is_some(),
-        natural < limit,
-    ) {
+    match (prompt.ignore_eos && prompt.tokens_max.is_some(), natural < limit) {
         (true, _) | (false, false) => (limit, Finish::Length),
         (false, true) => (natural, Finish::Stop),
     }
@@ -164,10 +107,7 @@ fn reply_length(shared: &Shared, shape: Shape, prompt: &Prompt, seed: u64) -> (u
 /// Waits for the end of a job.
 pub(super) async fn last(mut progress: watch::Receiver<Progress>) -> Progress {
     // An error means that the engine stops; its connections are reset anyway.
-    progress
-        .wait_for(|progress| progress.finish.is_some())
-        .await
-        .ok();
+    progress.wait_for(|progress| progress.finish.is_some()).await.ok();
     *progress.borrow()
 }
 
@@ -179,9 +119,7 @@ pub(super) async fn other(shared: &Arc<Shared>, path: &str, body: &[u8]) -> Resp
             Ok((text, prompt_tokens, progress)) if path == "/v1/messages" => {
                 json_answer(&message(&text, prompt_tokens, progress))
             }
-            Ok((text, prompt_tokens, progress)) => {
-                json_answer(&response(&text, prompt_tokens, progress))
-            }
+            Ok((text, prompt_tokens, progress)) => json_answer(&response(&text, prompt_tokens, progress)),
             Err(refusal) => *refusal,
         },
         _ => json_answer(
@@ -192,33 +130,17 @@ pub(super) async fn other(shared: &Arc<Shared>, path: &str, body: &[u8]) -> Resp
 
 async fn generated(shared: &Shared, body: &[u8]) -> Result<(String, usize, Progress), Refusal> {
     if shared.options.fast {
-        return Ok((
-            "ok".to_owned(),
-            8,
-            Progress {
-                generated: 1,
-                cached_tokens: 0,
-                finish: Some(Finish::Stop),
-            },
-        ));
+        return Ok(("ok".to_owned(), 8, Progress { generated: 1, cached_tokens: 0, finish: Some(Finish::Stop) }));
     }
     let prompt = read(body)?;
     check_model(shared, &prompt)?;
     let (reply, progress) = submit(shared, Shape::Chat, prompt)?;
     let progress = last(progress).await;
-    Ok((
-        reply.text(progress.generated),
-        reply.prompt_tokens,
-        progress,
-    ))
+    Ok((reply.text(progress.generated), reply.prompt_tokens, progress))
 }
 
 fn message(text: &str, prompt_tokens: usize, progress: Progress) -> Value {
-    let stop = if progress.finish == Some(Finish::Length) {
-        "max_tokens"
-    } else {
-        "end_turn"
-    };
+    let stop = if progress.finish == Some(Finish::Length) { "max_tokens" } else { "end_turn" };
     json!({
         "id": "msg-lab", "type": "message", "role": "assistant", "content": [{"type": "text", "text": text}],
         "stop_reason": stop, "usage": {"input_tokens": prompt_tokens, "output_tokens": progress.generated,

@@ -115,14 +115,10 @@ impl Engine {
     /// The address cannot be bound, or the name is no header value.
     pub async fn start(options: EngineOptions) -> anyhow::Result<EngineHandle> {
         let address = options.address;
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("engine cannot listen on '{address}'"))?;
-        let address = listener
-            .local_addr()
-            .context("address of the engine's listener")?;
-        let name = HeaderValue::from_str(&options.name)
-            .with_context(|| format!("engine name '{}'", options.name))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("engine cannot listen on '{address}'"))?;
+        let address = listener.local_addr().context("address of the engine's listener")?;
+        let name = HeaderValue::from_str(&options.name).with_context(|| format!("engine name '{}'", options.name))?;
         let (jobs, queue) = mpsc::channel(options.capacity.queue_max.max(1));
         let stats = Arc::default();
         let scheduler = Scheduler::new(&options, Arc::clone(&stats));
@@ -142,19 +138,8 @@ impl Engine {
         let stop = CancellationToken::new();
         let until = stop.clone();
         tasks.spawn(async move { until.run_until_cancelled(scheduler.run(queue)).await });
-        tasks.spawn(server::run(
-            Arc::clone(&shared),
-            listener,
-            address,
-            tasks.clone(),
-            stop.clone(),
-        ));
-        Ok(EngineHandle {
-            shared,
-            address,
-            tasks,
-            stop,
-        })
+        tasks.spawn(server::run(Arc::clone(&shared), listener, address, tasks.clone(), stop.clone()));
+        Ok(EngineHandle { shared, address, tasks, stop })
     }
 }
 
@@ -195,11 +180,7 @@ impl EngineHandle {
 
     /// The last inference request, if the engine records.
     pub fn last_request(&self) -> Option<Recorded> {
-        self.shared
-            .last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Closes the listener, resets what is open and waits for all tasks to end.
@@ -233,11 +214,7 @@ impl Shared {
 
     /// A consistent copy of the numbers behind `/metrics`.
     fn stats(&self) -> Stats {
-        let mut stats = self
-            .stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if self.options.fast {
             stats.running = self.tally.in_progress.load(Ordering::Relaxed) as usize;
             stats.finished_stop = self.tally.completed.load(Ordering::Relaxed);

@@ -89,21 +89,12 @@ impl Default for Timing {
 impl Timing {
     /// The shortest times that still go through the scheduler, for tests.
     pub const fn quick() -> Self {
-        Self {
-            step: Duration::from_millis(1),
-            prefill_token: Duration::ZERO,
-            decode_sequence: Duration::ZERO,
-        }
+        Self { step: Duration::from_millis(1), prefill_token: Duration::ZERO, decode_sequence: Duration::ZERO }
     }
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self {
-            step_tokens_max: 2048,
-            sequences_max: 256,
-            kv_blocks: 8192,
-            queue_max: 16_384,
-        }
+        Self { step_tokens_max: 2048, sequences_max: 256, kv_blocks: 8192, queue_max: 16_384 }
     }
 }

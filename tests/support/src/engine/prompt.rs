@@ -31,23 +31,15 @@ impl Prompt {
     pub(super) fn read(body: &Value) -> Self {
         let text = prompt_text(body);
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
-        let limit = ["max_completion_tokens", "max_tokens", "max_output_tokens"]
-            .iter()
-            .find_map(|key| body.get(key)?.as_u64());
-        let (token_count, block_hashes, fingerprint) =
-            hash_blocks(model.as_deref().unwrap_or_default(), &text);
+        let limit =
+            ["max_completion_tokens", "max_tokens", "max_output_tokens"].iter().find_map(|key| body.get(key)?.as_u64());
+        let (token_count, block_hashes, fingerprint) = hash_blocks(model.as_deref().unwrap_or_default(), &text);
         Self {
             model,
             stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-            include_usage: body
-                .pointer("/stream_options/include_usage")
-                .and_then(Value::as_bool)
-                .unwrap_or(false),
+            include_usage: body.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false),
             tokens_max: limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
-            ignore_eos: body
-                .get("ignore_eos")
-                .and_then(Value::as_bool)
-                .unwrap_or(false),
+            ignore_eos: body.get("ignore_eos").and_then(Value::as_bool).unwrap_or(false),
             token_count,
             block_hashes,
             fingerprint,
@@ -84,9 +76,7 @@ fn collect_text(value: &Value, text: &mut String) {
 
 /// Pseudo tokens: words at white space, cut into pieces of four bytes.
 fn tokens(text: &str) -> impl Iterator<Item = &[u8]> {
-    text.as_bytes()
-        .split(u8::is_ascii_whitespace)
-        .flat_map(|word| word.chunks(TOKEN_BYTES))
+    text.as_bytes().split(u8::is_ascii_whitespace).flat_map(|word| word.chunks(TOKEN_BYTES))
 }
 
 /// Token ids as `/tokenize` shows them.
@@ -126,9 +116,7 @@ mod tests {
     fn prompts_with_a_common_start_share_leading_block_hashes() {
         let shared = "four ".repeat(BLOCK_TOKENS * 2);
         let read = |tail: &str| {
-            Prompt::read(
-                &json!({"model": "m", "prompt": format!("{shared}{tail} {}", "tail ".repeat(20))}),
-            )
+            Prompt::read(&json!({"model": "m", "prompt": format!("{shared}{tail} {}", "tail ".repeat(20))}))
         };
         let (one, two) = (read("one"), read("two"));
         assert_eq!(one.block_hashes[..2], two.block_hashes[..2]);
@@ -138,9 +126,7 @@ mod tests {
 
     #[test]
     fn the_adapter_is_part_of_the_block_hash() {
-        let read = |model: &str| {
-            Prompt::read(&json!({"model": model, "prompt": "four ".repeat(BLOCK_TOKENS)}))
-        };
+        let read = |model: &str| Prompt::read(&json!({"model": model, "prompt": "four ".repeat(BLOCK_TOKENS)}));
         assert_ne!(read("base").block_hashes, read("adapter").block_hashes);
     }
 

@@ -12,9 +12,9 @@ use super::scheduler::Progress;
 use super::stats::Finish;
 
 const WORDS: [&str; 32] = [
-    "the", "rope", "runs", "through", "a", "ring", "and", "holds", "its", "way", "over", "every",
-    "wave", "while", "wind", "turns", "north", "of", "harbour", "lights", "where", "boats", "wait",
-    "for", "tide", "to", "carry", "them", "out", "past", "old", "stones",
+    "the", "rope", "runs", "through", "a", "ring", "and", "holds", "its", "way", "over", "every", "wave", "while",
+    "wind", "turns", "north", "of", "harbour", "lights", "where", "boats", "wait", "for", "tide", "to", "carry",
+    "them", "out", "past", "old", "stones",
 ];
 
 /// The last event of every `OpenAI` stream.
@@ -40,24 +40,16 @@ pub(super) struct Reply {
 
 /// Seconds since the epoch.
 pub(super) fn unix_time() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Reply {
     /// Text of token `index`; the same seed gives the same text.
     fn token(&self, index: u32) -> String {
-        let mixed = fastrand::Rng::with_seed(
-            self.seed ^ u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        )
-        .usize(..WORDS.len());
+        let mixed = fastrand::Rng::with_seed(self.seed ^ u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .usize(..WORDS.len());
         let word = WORDS.get(mixed).copied().unwrap_or("the");
-        if index == 0 {
-            word.to_owned()
-        } else {
-            format!(" {word}")
-        }
+        if index == 0 { word.to_owned() } else { format!(" {word}") }
     }
 
     pub(super) fn text(&self, tokens: u32) -> String {
@@ -65,11 +57,7 @@ impl Reply {
     }
 
     fn id(&self) -> String {
-        let prefix = if self.shape == Shape::Chat {
-            "chatcmpl"
-        } else {
-            "cmpl"
-        };
+        let prefix = if self.shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
         format!("{prefix}-{:016x}", self.id)
     }
 
@@ -104,12 +92,9 @@ impl Reply {
     }
 
     fn event(&self, created: u64, choices: &Value, usage: Option<Value>) -> Bytes {
-        let object = if self.shape == Shape::Chat {
-            "chat.completion.chunk"
-        } else {
-            "text_completion"
-        };
-        let mut chunk = json!({"id": self.id(), "object": object, "created": created, "model": self.model, "choices": choices});
+        let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let mut chunk =
+            json!({"id": self.id(), "object": object, "created": created, "model": self.model, "choices": choices});
         if let (Some(usage), Some(fields)) = (usage, chunk.as_object_mut()) {
             fields.insert("usage".to_owned(), usage);
         }
@@ -125,10 +110,7 @@ impl Reply {
         }
         for index in sent..progress.generated {
             // vLLM puts the finish reason into the last content chunk.
-            let finish = progress
-                .finish
-                .filter(|_| index + 1 == progress.generated)
-                .map(Finish::as_str);
+            let finish = progress.finish.filter(|_| index + 1 == progress.generated).map(Finish::as_str);
             let text = self.token(index);
             let choice = match self.shape {
                 Shape::Chat => {
@@ -151,14 +133,8 @@ impl Reply {
 
     /// The answer as a stream that follows the scheduler; dropping it aborts the sequence.
     pub(super) fn stream(self, progress: watch::Receiver<Progress>) -> BoxStream<'static, Bytes> {
-        let follower = Follower {
-            created: unix_time(),
-            reply: self,
-            progress,
-            sent: 0,
-            ready: VecDeque::new(),
-            ended: false,
-        };
+        let follower =
+            Follower { created: unix_time(), reply: self, progress, sent: 0, ready: VecDeque::new(), ended: false };
         stream::unfold(follower, Follower::next).boxed()
     }
 }

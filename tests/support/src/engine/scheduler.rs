@@ -53,16 +53,7 @@ struct Sequence {
 impl Sequence {
     fn new(job: Job) -> Self {
         let holding = Holding::default();
-        Self {
-            job,
-            computed: 0,
-            generated: 0,
-            cached: 0,
-            holding,
-            arrived: Instant::now(),
-            last_token: None,
-            chunk: 0,
-        }
+        Self { job, computed: 0, generated: 0, cached: 0, holding, arrived: Instant::now(), last_token: None, chunk: 0 }
     }
 
     /// After a preemption the generated tokens are computed again too.
@@ -158,11 +149,7 @@ impl Scheduler {
         let decoding = self.plan_decodes();
         budget = budget.saturating_sub(decoding);
         let mut prefilled = 0;
-        for sequence in self
-            .running
-            .iter_mut()
-            .filter(|sequence| !sequence.is_decoding())
-        {
+        for sequence in self.running.iter_mut().filter(|sequence| !sequence.is_decoding()) {
             sequence.chunk = sequence.pending().min(budget - prefilled);
             prefilled += sequence.chunk;
         }
@@ -178,9 +165,7 @@ impl Scheduler {
             prefilled += sequence.chunk;
             self.running.push(sequence);
         }
-        self.timing.step
-            + self.timing.prefill_token * prefilled as u32
-            + self.timing.decode_sequence * decoding as u32
+        self.timing.step + self.timing.prefill_token * prefilled as u32 + self.timing.decode_sequence * decoding as u32
     }
 
     /// Makes room for one token of every decoding sequence; returns how many there are.
@@ -206,8 +191,7 @@ impl Scheduler {
         let Some(mut sequence) = self.running.pop() else {
             return;
         };
-        self.pool
-            .release(&sequence.job.block_hashes, &sequence.holding);
+        self.pool.release(&sequence.job.block_hashes, &sequence.holding);
         sequence.holding = Holding::default();
         sequence.computed = 0;
         self.waiting.push_front(sequence);
@@ -218,10 +202,7 @@ impl Scheduler {
     fn admit(&mut self, sequence: &mut Sequence) -> bool {
         let named_max = sequence.job.prompt_tokens.saturating_sub(1) / BLOCK_TOKENS;
         let blocks = sequence.to_compute().div_ceil(BLOCK_TOKENS);
-        let Some(holding) = self
-            .pool
-            .take(&sequence.job.block_hashes, named_max, blocks)
-        else {
+        let Some(holding) = self.pool.take(&sequence.job.block_hashes, named_max, blocks) else {
             return false;
         };
         sequence.cached = holding.named * BLOCK_TOKENS;
@@ -293,9 +274,7 @@ fn emit(sequence: &mut Sequence, now: Instant, stats: &mut Stats) {
 }
 
 fn adapters<'a>(sequences: impl Iterator<Item = &'a Sequence>) -> String {
-    let mut names: Vec<&str> = sequences
-        .filter_map(|sequence| sequence.job.lora.as_deref())
-        .collect();
+    let mut names: Vec<&str> = sequences.filter_map(|sequence| sequence.job.lora.as_deref()).collect();
     names.sort_unstable();
     names.dedup();
     names.join(",")

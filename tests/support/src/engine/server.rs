@@ -64,11 +64,7 @@ async fn accept_while_open(
 }
 
 /// Holds the port without listening, so that connections are refused and nobody else can take it, until the gate opens.
-async fn closed(
-    shared: &Shared,
-    address: SocketAddr,
-    gate: &mut watch::Receiver<Gate>,
-) -> TcpListener {
+async fn closed(shared: &Shared, address: SocketAddr, gate: &mut watch::Receiver<Gate>) -> TcpListener {
     loop {
         let placeholder = bind(address);
         wait_for_open(shared, gate).await;
@@ -84,11 +80,7 @@ async fn closed(
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -116,16 +108,10 @@ async fn until_or_never(until: Option<Instant>) {
 }
 
 /// Serves one connection. An error (also one made by a fault) and a crash end it with a TCP reset.
-async fn connection(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    mut gate: watch::Receiver<Gate>,
-    stop: CancellationToken,
-) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, mut gate: watch::Receiver<Gate>, stop: CancellationToken) {
     // Without it small chunks wait for acknowledgements; a failure only means that the peer has left already.
     stream.set_nodelay(true).ok();
-    let service =
-        service_fn(move |request| Box::pin(service::answer(Arc::clone(&shared), request)));
+    let service = service_fn(move |request| Box::pin(service::answer(Arc::clone(&shared), request)));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     gate.mark_unchanged();
     let clean = loop {

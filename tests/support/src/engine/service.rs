@@ -45,9 +45,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
 
 async fn read(body: Incoming) -> Result<Bytes, Cut> {
     let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    collected
-        .map(http_body_util::Collected::to_bytes)
-        .map_err(|_| Cut)
+    collected.map(http_body_util::Collected::to_bytes).map_err(|_| Cut)
 }
 
 fn respond(status: StatusCode, kind: HeaderValue, body: ReplyBody) -> Answer {
@@ -66,12 +64,7 @@ pub(super) fn stream_answer(body: ReplyBody) -> Answer {
 }
 
 /// An error answer in vLLM's words.
-pub(super) fn error_answer(
-    status: StatusCode,
-    kind: &str,
-    message: &str,
-    param: Option<&str>,
-) -> Answer {
+pub(super) fn error_answer(status: StatusCode, kind: &str, message: &str, param: Option<&str>) -> Answer {
     let body = render::error(status.as_u16(), kind, message, param);
     respond(status, JSON, ReplyBody::whole(body.to_string()))
 }
@@ -83,22 +76,14 @@ async fn set_fault(shared: &Shared, body: Incoming) -> Result<Answer, Cut> {
             shared.faults.set(command.reachable_again());
             json_answer(&json!({"ok": true}))
         }
-        Err(error) => error_answer(
-            StatusCode::BAD_REQUEST,
-            "BadRequestError",
-            &error.to_string(),
-            None,
-        ),
+        Err(error) => error_answer(StatusCode::BAD_REQUEST, "BadRequestError", &error.to_string(), None),
     })
 }
 
 async fn infer(shared: &Arc<Shared>, head: Parts, body: Incoming) -> Result<Answer, Cut> {
     let guard = InProgress::new(Arc::clone(&shared.tally));
     let body = read(body).await?;
-    shared
-        .tally
-        .body_bytes
-        .fetch_add(body.len() as u64, Ordering::Relaxed);
+    shared.tally.body_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     let path = head.uri.path().to_owned();
     if shared.options.record {
         record(shared, head, body.clone());
@@ -128,32 +113,14 @@ fn finish(mut answer: Answer, cut: Option<usize>, guard: InProgress) -> Answer {
 }
 
 fn record(shared: &Shared, head: Parts, body: Bytes) {
-    let path = head
-        .uri
-        .path_and_query()
-        .map_or("/", |path| path.as_str())
-        .to_owned();
-    let recorded = Recorded {
-        method: head.method,
-        path,
-        headers: head.headers,
-        body,
-    };
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let recorded = Recorded { method: head.method, path, headers: head.headers, body };
     *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(recorded);
 }
 
 fn failure(fault: &Fault) -> Answer {
-    let Fault::Status {
-        code,
-        retry_after_s,
-    } = fault
-    else {
-        return error_answer(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalServerError",
-            "",
-            None,
-        );
+    let Fault::Status { code, retry_after_s } = fault else {
+        return error_answer(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "", None);
     };
     let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let kind = match *code {
@@ -181,24 +148,15 @@ async fn dispatch(shared: &Arc<Shared>, path: &str, body: &[u8]) -> Answer {
         return respond(StatusCode::OK, if streamed { SSE } else { JSON }, reply);
     }
     match generate::openai(shared, shape, body) {
-        Ok(Outcome::Stream(reply, progress)) => {
-            stream_answer(ReplyBody::stream(reply.stream(progress)))
-        }
-        Ok(Outcome::Whole(reply, progress)) => {
-            json_answer(&reply.whole(generate::last(progress).await))
-        }
+        Ok(Outcome::Stream(reply, progress)) => stream_answer(ReplyBody::stream(reply.stream(progress))),
+        Ok(Outcome::Whole(reply, progress)) => json_answer(&reply.whole(generate::last(progress).await)),
         Err(refusal) => *refusal,
     }
 }
 
 fn tokenize(shared: &Shared, body: &[u8]) -> Answer {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
-        return error_answer(
-            StatusCode::BAD_REQUEST,
-            "Bad Request",
-            "body is not JSON",
-            None,
-        );
+        return error_answer(StatusCode::BAD_REQUEST, "Bad Request", "body is not JSON", None);
     };
     let tokens = prompt::token_ids(&prompt::prompt_text(&body));
     json_answer(
@@ -214,11 +172,7 @@ async fn page(shared: &Shared, path: &str) -> Answer {
         "/load" => json_answer(&json!({"server_load": shared.counters().in_progress})),
         "/v1/models" => json_answer(&models(shared)),
         "/_lab/counters" => json_answer(&json!(shared.counters())),
-        _ => respond(
-            StatusCode::NOT_FOUND,
-            JSON,
-            ReplyBody::whole(json!({"detail": "Not Found"}).to_string()),
-        ),
+        _ => respond(StatusCode::NOT_FOUND, JSON, ReplyBody::whole(json!({"detail": "Not Found"}).to_string())),
     }
 }
 
@@ -253,11 +207,7 @@ fn models(shared: &Shared) -> Value {
             "parent": parent, "max_model_len": parent.is_none().then_some(options.model_len_max), "permission": [],
         })
     };
-    let cards: Vec<Value> = options
-        .models
-        .iter()
-        .map(|id| card(id, None))
-        .chain(options.loras.iter().map(|id| card(id, base)))
-        .collect();
+    let cards: Vec<Value> =
+        options.models.iter().map(|id| card(id, None)).chain(options.loras.iter().map(|id| card(id, base))).collect();
     json!({"object": "list", "data": cards})
 }

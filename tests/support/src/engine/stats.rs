@@ -4,18 +4,16 @@ use std::time::Duration;
 
 /// Upper bounds of vLLM's time-to-first-token buckets, in seconds (`v1/metrics/buckets.py`, 0.32).
 pub(super) const TTFT_BOUNDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0,
 ];
 /// Upper bounds of its inter-token latency buckets.
-pub(super) const ITL_BOUNDS: &[f64] = &[
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0,
-];
+pub(super) const ITL_BOUNDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
 /// Upper bounds of its end-to-end and queue time buckets.
 pub(super) const REQUEST_BOUNDS: &[f64] = &[
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
-    480.0, 960.0, 1920.0, 7680.0,
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
+    1920.0, 7680.0,
 ];
 
 /// A Prometheus histogram.
@@ -29,12 +27,7 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            buckets: vec![0; bounds.len()],
-            count: 0,
-            sum: 0.0,
-        }
+        Self { bounds, buckets: vec![0; bounds.len()], count: 0, sum: 0.0 }
     }
 
     pub(super) fn add(&mut self, sample: Duration) {
@@ -49,12 +42,7 @@ impl Histogram {
 
     /// Samples at or below `bound` seconds.
     pub(super) fn cumulative(&self, bound: f64) -> u64 {
-        self.bounds
-            .iter()
-            .zip(&self.buckets)
-            .filter(|(upper, _)| **upper <= bound)
-            .map(|(_, count)| count)
-            .sum()
+        self.bounds.iter().zip(&self.buckets).filter(|(upper, _)| **upper <= bound).map(|(_, count)| count).sum()
     }
 }
 

@@ -24,9 +24,7 @@ pub(super) fn prepare(options: &LoadOptions) -> Vec<Body> {
     let groups = options.groups.max(1);
     let shared = options.shared_prefix_bytes.min(options.prompt_bytes);
     let fitting = BODY_BYTES_MAX / (options.prompt_bytes + 256);
-    let wanted = options.requests.map_or(BODIES_MAX, |requests| {
-        usize::try_from(requests).unwrap_or(BODIES_MAX)
-    });
+    let wanted = options.requests.map_or(BODIES_MAX, |requests| usize::try_from(requests).unwrap_or(BODIES_MAX));
     let count = wanted.min(BODIES_MAX).min(fitting).max(1);
     let prefixes: Vec<String> = (0..groups).map(|_| words(&mut rng, shared)).collect();
     prefixes
@@ -36,10 +34,7 @@ pub(super) fn prepare(options: &LoadOptions) -> Vec<Body> {
         .map(|prefix| {
             let prompt = format!("{prefix}{}", words(&mut rng, options.prompt_bytes - shared));
             let streamed = rng.f64() < options.stream_share;
-            Body {
-                bytes: Bytes::from(body(options, &prompt, streamed).to_string()),
-                streamed,
-            }
+            Body { bytes: Bytes::from(body(options, &prompt, streamed).to_string()), streamed }
         })
         .collect()
 }
@@ -106,17 +101,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_makes_the_same_bodies() {
-        let options = LoadOptions {
-            requests: Some(3),
-            stream_share: 0.5,
-            ..LoadOptions::default()
-        };
-        let bytes = |bodies: Vec<Body>| {
-            bodies
-                .into_iter()
-                .map(|body| body.bytes)
-                .collect::<Vec<_>>()
-        };
+        let options = LoadOptions { requests: Some(3), stream_share: 0.5, ..LoadOptions::default() };
+        let bytes = |bodies: Vec<Body>| bodies.into_iter().map(|body| body.bytes).collect::<Vec<_>>();
         assert_eq!(bytes(prepare(&options)), bytes(prepare(&options)));
     }
 }

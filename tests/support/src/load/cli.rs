@@ -21,13 +21,7 @@ pub struct LoadArgs {
     #[arg(default_value = "http://127.0.0.1:10000")]
     url: String,
     /// Clients that each wait for their answer before they ask again.
-    #[arg(
-        long,
-        short,
-        default_value_t = 8,
-        value_name = "N",
-        conflicts_with = "rate"
-    )]
+    #[arg(long, short, default_value_t = 8, value_name = "N", conflicts_with = "rate")]
     concurrency: usize,
     /// Requests per second, arriving at random whatever the answers do; latency counts from the arrival.
     #[arg(long, short, value_name = "PER_SECOND")]
@@ -92,25 +86,18 @@ impl FromStr for Header {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let (name, value) = text
-            .split_once(':')
-            .context("a header looks like 'name: value'")?;
+        let (name, value) = text.split_once(':').context("a header looks like 'name: value'")?;
         Ok(Self(name.trim().parse()?, value.trim().parse()?))
     }
 }
 
 impl LoadArgs {
     fn options(self) -> anyhow::Result<LoadOptions> {
-        let seconds = |value| {
-            Duration::try_from_secs_f64(value).context("a time must be a number of seconds from 0")
-        };
+        let seconds = |value| Duration::try_from_secs_f64(value).context("a time must be a number of seconds from 0");
         let concurrency = self.concurrency;
         let pace = self
             .rate
-            .map_or(Pace::Closed { concurrency }, |rate| Pace::Open {
-                rate,
-                in_flight_max: self.max_in_flight,
-            });
+            .map_or(Pace::Closed { concurrency }, |rate| Pace::Open { rate, in_flight_max: self.max_in_flight });
         Ok(LoadOptions {
             pace,
             duration: self.duration.map(seconds).transpose()?,
@@ -124,11 +111,7 @@ impl LoadArgs {
             prompt_bytes: self.prompt_bytes,
             shared_prefix_bytes: self.shared_prefix_bytes,
             groups: self.groups,
-            headers: self
-                .header
-                .into_iter()
-                .map(|Header(name, value)| (name, value))
-                .collect(),
+            headers: self.header.into_iter().map(|Header(name, value)| (name, value)).collect(),
             abort_fraction: self.abort_fraction,
             abort_within: Duration::from_millis(self.abort_within),
             seed: self.seed,

@@ -31,14 +31,8 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(options: &LoadOptions) -> anyhow::Result<Self> {
-        let url: Uri = options
-            .url
-            .parse()
-            .with_context(|| format!("not a URL: '{}'", options.url))?;
-        ensure!(
-            url.scheme_str() == Some("http"),
-            "only http:// URLs are called, not '{url}'"
-        );
+        let url: Uri = options.url.parse().with_context(|| format!("not a URL: '{}'", options.url))?;
+        ensure!(url.scheme_str() == Some("http"), "only http:// URLs are called, not '{url}'");
         let authority = url.authority().context("URL without a host")?;
         let host = HeaderValue::from_str(authority.as_str()).context("URL host")?;
         let mut headers = HeaderMap::new();
@@ -64,22 +58,17 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<Connection, Fail> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .map_err(|error| Fail(format!("connect: {}", error.kind())))?;
+        let stream =
+            TcpStream::connect(&self.authority).await.map_err(|error| Fail(format!("connect: {}", error.kind())))?;
         // A failure only means that the peer has left already; the request will tell.
         stream.set_nodelay(true).ok();
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Fail(format!("connect: {error}")))?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| Fail(format!("connect: {error}")))?;
         let driver = tokio::task::spawn_local(async move {
             // Its errors reach the request that they break.
             driver.await.ok();
         });
-        Ok(Connection {
-            sender,
-            _driver: AbortOnDropHandle::new(driver),
-        })
+        Ok(Connection { sender, _driver: AbortOnDropHandle::new(driver) })
     }
 }
 
@@ -111,23 +100,17 @@ struct Seen {
 
 impl Shot<'_> {
     /// Sends the request over `connection` (a new one if there is none) and leaves a usable connection there or none.
-    pub(super) async fn fire(
-        self,
-        connection: &mut Option<Connection>,
-        recorder: &Rc<RefCell<Recorder>>,
-    ) -> End {
+    pub(super) async fn fire(self, connection: &mut Option<Connection>, recorder: &Rc<RefCell<Recorder>>) -> End {
         let mut seen = Seen::default();
         let limit = self.abort_after.unwrap_or(self.timeout);
-        let outcome =
-            tokio::time::timeout(limit, self.exchange(connection, &mut seen, recorder)).await;
+        let outcome = tokio::time::timeout(limit, self.exchange(connection, &mut seen, recorder)).await;
         let end = match outcome {
             Ok(Ok(())) => End::Ok,
             Ok(Err(Fail(reason))) => End::Failed(reason),
             Err(_) if self.abort_after.is_some() => End::Aborted,
             Err(_) => End::Failed("timeout".to_owned()),
         };
-        let status_is_final =
-            end != End::Ok && matches!(&end, End::Failed(reason) if reason.starts_with("status "));
+        let status_is_final = end != End::Ok && matches!(&end, End::Failed(reason) if reason.starts_with("status "));
         if end != End::Ok && !status_is_final {
             *connection = None;
         }
@@ -151,15 +134,10 @@ impl Shot<'_> {
         let answer = self.send(connection).await?;
         let (head, body) = answer.into_parts();
         seen.status = Some(head.status.as_u16());
-        let by = head
-            .headers
-            .get("target-pod-ip")
-            .or_else(|| head.headers.get("x-engine"));
+        let by = head.headers.get("target-pod-ip").or_else(|| head.headers.get("x-engine"));
         seen.endpoint = by.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let is_stream = head
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let is_stream =
+            head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let fault = self.read(body, is_stream, seen, recorder).await?;
         if !head.status.is_success() {
             return Err(Fail(format!("status {}", head.status.as_u16())));
@@ -188,11 +166,7 @@ impl Shot<'_> {
             }
         }
         let connection = slot.insert(self.target.connect().await?);
-        connection
-            .sender
-            .send_request(request)
-            .await
-            .map_err(|error| Fail(format!("before headers: {error}")))
+        connection.sender.send_request(request).await.map_err(|error| Fail(format!("before headers: {error}")))
     }
 
     async fn read(

@@ -65,9 +65,7 @@ struct Run {
 
 impl Run {
     fn new(options: LoadOptions) -> anyhow::Result<Self> {
-        let duration = options
-            .duration
-            .or_else(|| options.requests.is_none().then_some(DURATION_DEFAULT));
+        let duration = options.duration.or_else(|| options.requests.is_none().then_some(DURATION_DEFAULT));
         let bodies = bodies::prepare(&options);
         let start = Instant::now();
         Ok(Self {
@@ -94,10 +92,7 @@ impl Run {
                 clients.close();
                 clients.wait().await;
             }
-            Pace::Open {
-                rate,
-                in_flight_max,
-            } => Rc::clone(&self).arrivals(rate, in_flight_max).await,
+            Pace::Open { rate, in_flight_max } => Rc::clone(&self).arrivals(rate, in_flight_max).await,
         }
     }
 
@@ -159,13 +154,7 @@ impl Run {
             return;
         };
         let abort_after = self.abort_after();
-        let shot = Shot {
-            target: &self.target,
-            body,
-            since,
-            timeout: self.options.timeout,
-            abort_after,
-        };
+        let shot = Shot { target: &self.target, body, since, timeout: self.options.timeout, abort_after };
         let end = shot.fire(connection, &self.recorder).await;
         if let (End::Failed(reason), true) = (&end, self.options.verbose) {
             self.bar.suspend(|| eprintln!("request {number}: {reason}"));
@@ -179,16 +168,13 @@ impl Run {
     /// The moment at which this request is dropped, if it is one of those.
     fn abort_after(&self) -> Option<Duration> {
         let mut rng = self.rng.borrow_mut();
-        (rng.f64() < self.options.abort_fraction)
-            .then(|| self.options.abort_within.mul_f64(rng.f64()))
+        (rng.f64() < self.options.abort_fraction).then(|| self.options.abort_within.mul_f64(rng.f64()))
     }
 
     fn show_progress(&self, finished: u64) {
         match self.options.requests {
             Some(_) => self.bar.set_position(finished),
-            None => self
-                .bar
-                .set_position(self.start.elapsed().as_millis() as u64),
+            None => self.bar.set_position(self.start.elapsed().as_millis() as u64),
         }
         self.bar.set_message(format!("{finished} done"));
     }
@@ -199,10 +185,8 @@ fn progress_bar(options: &LoadOptions) -> ProgressBar {
         return ProgressBar::hidden();
     }
     // Draws on stderr, and nothing at all if that is not a terminal.
-    let length = options
-        .requests
-        .unwrap_or_else(|| options.duration.unwrap_or(DURATION_DEFAULT).as_millis() as u64);
-    let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let length = options.requests.unwrap_or_else(|| options.duration.unwrap_or(DURATION_DEFAULT).as_millis() as u64);
+    let style =
+        ProgressStyle::with_template("{wide_bar} {percent}% {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length).with_style(style)
 }

@@ -85,12 +85,7 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new() -> anyhow::Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, MICROS_MAX, 3);
-        Ok(Self {
-            report: Report::default(),
-            latency: histogram()?,
-            ttft: histogram()?,
-            itl: histogram()?,
-        })
+        Ok(Self { report: Report::default(), latency: histogram()?, ttft: histogram()?, itl: histogram()? })
     }
 
     pub(super) fn finished(&self) -> u64 {
@@ -114,8 +109,7 @@ impl Recorder {
         match sample.end {
             End::Ok => {
                 report.ok += 1;
-                self.latency
-                    .saturating_record(sample.latency.as_micros() as u64);
+                self.latency.saturating_record(sample.latency.as_micros() as u64);
                 if let Some(ttft) = sample.ttft {
                     self.ttft.saturating_record(ttft.as_micros() as u64);
                 }
@@ -147,13 +141,7 @@ fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
         return Quantiles::default();
     }
     let max_ms = histogram.max() as f64 / 1e3;
-    Quantiles {
-        count: histogram.len(),
-        p50_ms: at(0.5),
-        p90_ms: at(0.9),
-        p99_ms: at(0.99),
-        max_ms,
-    }
+    Quantiles { count: histogram.len(), p50_ms: at(0.5), p90_ms: at(0.9), p99_ms: at(0.99), max_ms }
 }
 
 impl Report {
@@ -162,41 +150,16 @@ impl Report {
     /// # Errors
     /// Writing fails.
     pub fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self {
-            requests,
-            ok,
-            failed,
-            aborted,
-            seconds,
-            rps,
-            ..
-        } = self;
+        let Self { requests, ok, failed, aborted, seconds, rps, .. } = self;
         writeln!(
             out,
             "requests {requests}   ok {ok}   failed {failed}   aborted {aborted}   {rps:.1} ok/s over {seconds:.1} s"
         )?;
-        writeln!(
-            out,
-            "{:<12}{:>10}{:>12}{:>12}{:>12}{:>12}",
-            "ms", "samples", "p50", "p90", "p99", "max"
-        )?;
-        for (name, q) in [
-            ("latency", &self.latency),
-            ("first token", &self.ttft),
-            ("inter-token", &self.itl),
-        ] {
+        writeln!(out, "{:<12}{:>10}{:>12}{:>12}{:>12}{:>12}", "ms", "samples", "p50", "p90", "p99", "max")?;
+        for (name, q) in [("latency", &self.latency), ("first token", &self.ttft), ("inter-token", &self.itl)] {
             if q.count > 0 {
-                let Quantiles {
-                    count,
-                    p50_ms,
-                    p90_ms,
-                    p99_ms,
-                    max_ms,
-                } = q;
-                writeln!(
-                    out,
-                    "{name:<12}{count:>10}{p50_ms:>12.2}{p90_ms:>12.2}{p99_ms:>12.2}{max_ms:>12.2}"
-                )?;
+                let Quantiles { count, p50_ms, p90_ms, p99_ms, max_ms } = q;
+                writeln!(out, "{name:<12}{count:>10}{p50_ms:>12.2}{p90_ms:>12.2}{p99_ms:>12.2}{max_ms:>12.2}")?;
             }
         }
         for (status, count) in &self.statuses {

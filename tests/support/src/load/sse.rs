@@ -30,9 +30,7 @@ impl SseScan {
         let events = self.blank_line.find_iter(piece).count() as u64 + u64::from(split);
         self.failed |= self.error.find(piece).is_some();
         let keep = DONE.len() + 2;
-        let recent = piece
-            .get(piece.len().saturating_sub(keep)..)
-            .unwrap_or_default();
+        let recent = piece.get(piece.len().saturating_sub(keep)..).unwrap_or_default();
         self.tail.extend_from_slice(recent);
         self.tail.drain(..self.tail.len().saturating_sub(keep));
         events

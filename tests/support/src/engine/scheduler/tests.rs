@@ -2,34 +2,13 @@ use super::*;
 
 fn job(prompt_tokens: usize, reply_tokens: u32) -> (Job, watch::Receiver<Progress>) {
     let (progress, reader) = watch::channel(Progress::default());
-    let block_hashes = (0..prompt_tokens / BLOCK_TOKENS)
-        .map(|block| block as u64)
-        .collect();
-    (
-        Job {
-            prompt_tokens,
-            block_hashes,
-            reply_tokens,
-            finish: Finish::Stop,
-            lora: None,
-            progress,
-        },
-        reader,
-    )
+    let block_hashes = (0..prompt_tokens / BLOCK_TOKENS).map(|block| block as u64).collect();
+    (Job { prompt_tokens, block_hashes, reply_tokens, finish: Finish::Stop, lora: None, progress }, reader)
 }
 
 fn scheduler(kv_blocks: usize, sequences_max: usize) -> Scheduler {
-    let capacity = Capacity {
-        kv_blocks,
-        sequences_max,
-        step_tokens_max: 64,
-        ..Capacity::default()
-    };
-    let options = EngineOptions {
-        capacity,
-        timing: Timing::quick(),
-        ..EngineOptions::default()
-    };
+    let capacity = Capacity { kv_blocks, sequences_max, step_tokens_max: 64, ..Capacity::default() };
+    let options = EngineOptions { capacity, timing: Timing::quick(), ..EngineOptions::default() };
     Scheduler::new(&options, Arc::default())
 }
 
@@ -52,11 +31,7 @@ async fn a_long_prompt_is_computed_in_chunks_of_the_budget() {
     let mut scheduler = scheduler(100, 8);
     let (long, reader) = job(64 * 3, 5);
     scheduler.waiting.push_back(Sequence::new(long));
-    assert_eq!(
-        finish(&mut scheduler),
-        3 + 4,
-        "three chunks, the last one gives the first token"
-    );
+    assert_eq!(finish(&mut scheduler), 3 + 4, "three chunks, the last one gives the first token");
     assert_eq!(reader.borrow().generated, 5);
     assert_eq!(reader.borrow().finish, Some(Finish::Stop));
 }
@@ -98,9 +73,7 @@ async fn without_blocks_the_newest_sequence_is_preempted_and_still_finishes() {
     let readers: Vec<_> = (0..2)
         .map(|index| {
             let (mut one, reader) = job(32, 40);
-            one.block_hashes
-                .iter_mut()
-                .for_each(|hash| *hash += 100 * index);
+            one.block_hashes.iter_mut().for_each(|hash| *hash += 100 * index);
             scheduler.waiting.push_back(Sequence::new(one));
             reader
         })
@@ -108,10 +81,7 @@ async fn without_blocks_the_newest_sequence_is_preempted_and_still_finishes() {
     finish(&mut scheduler);
     assert!(readers.iter().all(|reader| reader.borrow().generated == 40));
     assert!(scheduler.stats().preemptions > 0);
-    assert!(
-        scheduler.pool.usage().abs() < f64::EPSILON,
-        "every block came back"
-    );
+    assert!(scheduler.pool.usage().abs() < f64::EPSILON, "every block came back");
 }
 
 #[tokio::test]
