@@ -12,5 +12,6 @@
 //! | [`demo`] | the same stack for people, with a first burst of requests |
 
 pub mod engine;
+pub mod harness;
 pub mod load;
 pub mod noop;
