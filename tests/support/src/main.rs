@@ -17,6 +17,7 @@ enum Command {
     Engine(fairlead_lab::engine::cli::EngineArgs),
     Load(fairlead_lab::load::cli::LoadArgs),
     Noop(fairlead_lab::noop::NoopArgs),
+    Demo(fairlead_lab::demo::DemoArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,6 +32,7 @@ fn main() -> anyhow::Result<()> {
             Command::Engine(arguments) => arguments.run(&mut out).await,
             Command::Load(arguments) => arguments.run(&mut out).await,
             Command::Noop(arguments) => arguments.run(&mut out).await,
+            Command::Demo(arguments) => Box::pin(arguments.run(&mut out)).await,
         }
     })?;
     out.flush()?;
