@@ -1,6 +1,7 @@
 //! `fairlead-lab`: engines, load and a no-op service to try Fairlead against.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -20,8 +21,17 @@ enum Command {
     Demo(fairlead_lab::demo::DemoArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     // One thread: the lab shares the machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

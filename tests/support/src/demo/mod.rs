@@ -65,25 +65,52 @@ impl DemoArgs {
     /// # Errors
     /// Something cannot start; with `--once` also when a request failed or is still counted as in flight.
     pub async fn run(self, out: &mut impl Write) -> anyhow::Result<()> {
-        let (stack, model) = self.start().await?;
-        let report = burst::run(&stack, self.requests, &model, out).await?;
-        let settled = settle(&stack).await;
-        match &settled {
-            Ok(()) => writeln!(out, "Fairlead counts no request in flight any more.")?,
-            Err(error) => writeln!(out, "Fairlead's counts did not settle: {error:#}")?,
-        }
+        let end = wait_for_end();
+        tokio::pin!(end);
+        // A signal at any time drops what runs, and with it every program.
+        let (stack, model) = tokio::select! {
+            started = Box::pin(self.start()) => started?,
+            ended = &mut end => return self.interrupted(ended),
+        };
+        let outcome = tokio::select! {
+            outcome = Box::pin(self.first_burst(&stack, &model, out)) => outcome,
+            ended = &mut end => return self.interrupted(ended),
+        };
         let outcome = if self.once {
-            let complete = report.failed == 0 && report.ok == self.requests;
-            let answered = complete
-                .then_some(())
-                .context("not every request was answered");
-            answered.and(settled)
+            outcome
         } else {
+            if let Err(error) = outcome {
+                writeln!(out, "The burst did not go well: {error:#}")?;
+            }
             say_where(&stack, &model, out)?;
-            wait_for_end().await
+            end.await
         };
         stack.stop().await?;
         outcome
+    }
+
+    /// Without `--once` a signal is the normal end, also an early one.
+    fn interrupted(&self, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+        ensure!(!self.once, "interrupted before the burst was over");
+        ended
+    }
+
+    async fn first_burst(
+        &self,
+        stack: &Stack,
+        model: &str,
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
+        let report = burst::run(stack, self.requests, model, out).await?;
+        settle(stack).await?;
+        writeln!(out, "Fairlead counts no request in flight any more.")?;
+        ensure!(
+            report.ok == self.requests,
+            "{} of {} requests were answered",
+            report.ok,
+            self.requests
+        );
+        Ok(())
     }
 
     async fn start(&self) -> anyhow::Result<(Stack, String)> {

@@ -1,7 +1,6 @@
 //! A program that ends with its handle.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -25,8 +24,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program` with its output appended to `log`. It gets a process group of its own, so that Ctrl-C in a terminal
-    /// reaches it through us, in order.
+    /// Starts `program` with its output appended to `log`. It stays in our process group, so that Ctrl-C in a terminal
+    /// ends it even when we are stopped before we can.
     ///
     /// # Errors
     /// The program is missing or cannot run.
@@ -47,7 +46,6 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name} ('{}')", program.display()))?;
         Ok(Self {
@@ -152,5 +150,68 @@ impl Drop for Child {
         // Both fail only for a process that has ended.
         self.process.kill().ok();
         self.process.wait().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::Folder;
+
+    fn shell(folder: &Folder, script: &str) -> Child {
+        Child::spawn(
+            "shell",
+            Path::new("/bin/sh"),
+            &["-c", script],
+            &folder.join("log"),
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_too_early_is_reported_with_its_log() {
+        let folder = Folder::temporary().unwrap();
+        let mut child = shell(&folder, "echo port is busy; exit 3");
+        let error = child
+            .wait_ready("http://127.0.0.1:1/", Duration::from_secs(5))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("exit status: 3") && error.contains("port is busy"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn terminating_lets_a_program_end_in_its_own_way() {
+        let folder = Folder::temporary().unwrap();
+        let ready = folder.join("ready");
+        let script = format!(
+            "trap 'exit 7' TERM; touch '{}'; while :; do sleep 0.01; done",
+            ready.display()
+        );
+        let child = shell(&folder, &script);
+        let trapped = || std::future::ready(ready.exists());
+        wait_until("trap", Duration::from_secs(5), trapped)
+            .await
+            .unwrap();
+        assert_eq!(
+            child
+                .terminate(Duration::from_secs(5))
+                .await
+                .unwrap()
+                .code(),
+            Some(7)
+        );
+    }
+
+    #[test]
+    fn a_dropped_program_is_gone() {
+        let folder = Folder::temporary().unwrap();
+        let child = shell(&folder, "exec sleep 600");
+        let id = child.id();
+        drop(child);
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
     }
 }

@@ -6,6 +6,7 @@ mod child;
 mod config;
 mod files;
 mod http;
+mod launch;
 mod stack;
 
 use std::future::Future;
