@@ -6,11 +6,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`engine`] | a simulated vLLM server with faults on command |
-//! | `load` | an open-loop and closed-loop load generator |
+//! | [`load`] | an open-loop and closed-loop load generator |
 //! | [`noop`] | an `ext_proc` service that lets everything pass: the floor of benchmarks |
 //! | [`harness`] | engines, `ext_proc` service and Envoy as one stack for integration tests |
 //! | [`demo`] | the same stack for people, with a first burst of requests |
 
+pub mod demo;
 pub mod engine;
 pub mod harness;
 pub mod load;

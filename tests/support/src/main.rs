@@ -1,6 +1,7 @@
 //! `fairlead-lab`: engines, load and a no-op service to try Fairlead against.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -17,10 +18,20 @@ enum Command {
     Engine(fairlead_lab::engine::cli::EngineArgs),
     Load(fairlead_lab::load::cli::LoadArgs),
     Noop(fairlead_lab::noop::NoopArgs),
+    Demo(fairlead_lab::demo::DemoArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     // One thread: the lab shares the machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut out = std::io::stdout();
@@ -29,6 +40,7 @@ fn main() -> anyhow::Result<()> {
             Command::Engine(arguments) => arguments.run(&mut out).await,
             Command::Load(arguments) => arguments.run(&mut out).await,
             Command::Noop(arguments) => arguments.run(&mut out).await,
+            Command::Demo(arguments) => Box::pin(arguments.run(&mut out)).await,
         }
     })?;
     out.flush()?;

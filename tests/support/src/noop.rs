@@ -54,7 +54,7 @@ impl FromStr for Listen {
     }
 }
 
-/// An `ext_proc` service that answers CONTINUE to everything.
+/// A no-op external processor: answers CONTINUE to everything.
 ///
 /// It speaks every body mode; a duplex body is echoed. Prints its address as its first line. Ends on Ctrl-C.
 #[derive(Debug, Args)]

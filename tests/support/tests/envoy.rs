@@ -6,19 +6,13 @@ use fairlead_lab::load::{self, LoadOptions};
 
 #[tokio::test]
 async fn a_stack_with_the_no_op_service_serves_through_envoy() {
-    let options = EngineOptions {
-        fast: true,
-        ..EngineOptions::default()
-    };
-    let stack = StackBuilder::new(
-        ExtProc::Noop { target: None },
-        include_str!("../fixtures/envoy.yaml"),
-    )
-    .engines(2, &options)
-    .eds_service("engines")
-    .start()
-    .await
-    .unwrap();
+    let options = EngineOptions { fast: true, ..EngineOptions::default() };
+    let stack = StackBuilder::new(ExtProc::Noop { target: None }, include_str!("../fixtures/envoy.yaml"))
+        .engines(2, &options)
+        .eds_service("engines")
+        .start()
+        .await
+        .unwrap();
     let report = load::run(LoadOptions {
         url: stack.envoy_url(),
         requests: Some(50),

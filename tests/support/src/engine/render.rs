@@ -91,40 +91,53 @@ impl Reply {
         })
     }
 
-    fn event(&self, created: u64, choices: &Value, usage: Option<Value>) -> Bytes {
+    /// One event, with the keys in the order in which vLLM writes them.
+    fn event(&self, created: u64, choices: &str, rest: &str) -> Bytes {
         let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
-        let mut chunk =
-            json!({"id": self.id(), "object": object, "created": created, "model": self.model, "choices": choices});
-        if let (Some(usage), Some(fields)) = (usage, chunk.as_object_mut()) {
-            fields.insert("usage".to_owned(), usage);
+        let (id, model) = (self.id(), Value::from(self.model.as_str()));
+        Bytes::from(format!(
+            "data: {{\"id\":\"{id}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":[{choices}]{rest}}}\n\n"
+        ))
+    }
+
+    /// The words of a token need no escaping.
+    fn choice(&self, index: u32, finish: Option<Finish>) -> String {
+        let text = self.token(index);
+        let finish = finish.map_or("\"finish_reason\":null".to_owned(), |finish| {
+            format!("\"finish_reason\":\"{}\",\"stop_reason\":null", finish.as_str())
+        });
+        match self.shape {
+            Shape::Chat => format!(
+                "{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"logprobs\":null,{finish},\"token_ids\":null}}"
+            ),
+            Shape::Completion => {
+                format!("{{\"index\":0,\"text\":\"{text}\",\"logprobs\":null,{finish},\"token_ids\":null}}")
+            }
         }
-        Bytes::from(format!("data: {chunk}\n\n"))
     }
 
     /// The events of the tokens from `sent` to `progress`, with everything that comes before and after them.
     pub(super) fn events(&self, created: u64, sent: u32, progress: Progress) -> VecDeque<Bytes> {
+        const ROLE: &str =
+            r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#;
         let mut events = VecDeque::new();
         if sent == 0 && progress.generated > 0 && self.shape == Shape::Chat {
-            let choice = json!([{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null}]);
-            events.push_back(self.event(created, &choice, None));
+            events.push_back(self.event(created, ROLE, r#","prompt_token_ids":null,"prompt_text":null"#));
         }
         for index in sent..progress.generated {
             // vLLM puts the finish reason into the last content chunk.
-            let finish = progress.finish.filter(|_| index + 1 == progress.generated).map(Finish::as_str);
-            let text = self.token(index);
-            let choice = match self.shape {
-                Shape::Chat => {
-                    json!([{"index": 0, "delta": {"content": text}, "logprobs": null, "finish_reason": finish}])
-                }
-                Shape::Completion => {
-                    json!([{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}])
-                }
-            };
-            events.push_back(self.event(created, &choice, None));
+            let finish = progress.finish.filter(|_| index + 1 == progress.generated);
+            events.push_back(self.event(created, &self.choice(index, finish), ""));
         }
         if progress.finish.is_some() {
             if self.include_usage {
-                events.push_back(self.event(created, &json!([]), Some(self.usage(progress))));
+                let (prompt, completion, cached) = (self.prompt_tokens, progress.generated, progress.cached_tokens);
+                let total = prompt + completion as usize;
+                let usage = format!(
+                    ",\"usage\":{{\"prompt_tokens\":{prompt},\"total_tokens\":{total},\"completion_tokens\":{completion},\
+                     \"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}},\"system_fingerprint\":\"vllm-0.32.0-lab\""
+                );
+                events.push_back(self.event(created, "", &usage));
             }
             events.push_back(Bytes::from_static(DONE));
         }
@@ -165,4 +178,42 @@ impl Follower {
 /// An error in the `OpenAI` shape, with vLLM's integer code.
 pub(super) fn error(code: u16, kind: &str, message: &str, param: Option<&str>) -> Value {
     json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPTURED: &str = include_str!("../../fixtures/vllm-0.32.0-sse.txt");
+
+    /// The text with everything that differs from run to run taken out: keys, their order and the literals stay.
+    fn outline(event: &str) -> Vec<String> {
+        let chunk = event.strip_prefix("data: ").unwrap();
+        chunk
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|word| CAPTURED.contains(&format!("\"{word}\":")))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn chat_events_have_the_keys_of_the_captured_ones_in_their_order() {
+        let captured: Vec<&str> =
+            CAPTURED.lines().filter(|line| line.starts_with("data: {") && line.contains("chatcmpl")).collect();
+        let reply =
+            Reply { shape: Shape::Chat, id: 1, model: "tiny".into(), seed: 1, prompt_tokens: 14, include_usage: true };
+        let progress = Progress { generated: 3, cached_tokens: 0, finish: Some(Finish::Length) };
+        let events = reply.events(1, 0, progress);
+        assert_eq!(events.len(), captured.len() + 1);
+        for (event, captured) in events.iter().zip(captured) {
+            let event = std::str::from_utf8(event).unwrap();
+            let chunk: Value = serde_json::from_str(event.trim().strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(chunk["object"], "chat.completion.chunk");
+            let expected: Vec<String> =
+                outline(captured).into_iter().filter(|key| key != "created_cache_tokens").collect();
+            assert_eq!(outline(event), expected);
+        }
+    }
 }

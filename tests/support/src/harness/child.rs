@@ -1,7 +1,6 @@
 //! A program that ends with its handle.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -25,36 +24,23 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program` with its output appended to `log`. It gets a process group of its own, so that Ctrl-C in a terminal
-    /// reaches it through us, in order.
+    /// Starts `program` with its output appended to `log`. It stays in our process group, so that Ctrl-C in a terminal
+    /// ends it even when we are stopped before we can.
     ///
     /// # Errors
     /// The program is missing or cannot run.
-    pub fn spawn(
-        name: &str,
-        program: &Path,
-        arguments: &[&str],
-        log: &Path,
-    ) -> anyhow::Result<Self> {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("log '{}'", log.display()))?;
+    pub fn spawn(name: &str, program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        let output =
+            File::options().create(true).append(true).open(log).with_context(|| format!("log '{}'", log.display()))?;
         let errors = output.try_clone().context("log file")?;
         let process = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name} ('{}')", program.display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            process,
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), process, log: log.to_owned() })
     }
 
     /// Process id.
@@ -67,9 +53,7 @@ impl Child {
     /// # Errors
     /// The system does not tell.
     pub fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.process
-            .try_wait()
-            .with_context(|| format!("state of {}", self.name))
+        self.process.try_wait().with_context(|| format!("state of {}", self.name))
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -79,10 +63,7 @@ impl Child {
     pub async fn terminate(mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         self.signal_term();
         let what = format!("end of {} after SIGTERM", self.name);
-        wait_until(&what, deadline, || {
-            std::future::ready(!matches!(self.process.try_wait(), Ok(None)))
-        })
-        .await?;
+        wait_until(&what, deadline, || std::future::ready(!matches!(self.process.try_wait(), Ok(None)))).await?;
         self.process.wait().context(what)
     }
 
@@ -91,9 +72,7 @@ impl Child {
     /// # Errors
     /// The system refuses.
     pub fn kill(mut self) -> anyhow::Result<()> {
-        self.process
-            .kill()
-            .with_context(|| format!("cannot kill {}", self.name))?;
+        self.process.kill().with_context(|| format!("cannot kill {}", self.name))?;
         self.process.wait()?;
         Ok(())
     }
@@ -120,9 +99,7 @@ impl Child {
     fn log_tail(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        let tail = lines
-            .get(lines.len().saturating_sub(LOG_TAIL_LINES)..)
-            .unwrap_or_default();
+        let tail = lines.get(lines.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default();
         format!("; end of '{}':\n{}", self.log.display(), tail.join("\n"))
     }
 
@@ -130,11 +107,7 @@ impl Child {
     fn signal_term(&self) {
         let command = format!("kill -TERM {}", self.process.id());
         // A failure means that the process is gone.
-        Command::new("sh")
-            .args(["-c", &command])
-            .stderr(Stdio::null())
-            .status()
-            .ok();
+        Command::new("sh").args(["-c", &command]).stderr(Stdio::null()).status().ok();
     }
 }
 
@@ -152,5 +125,43 @@ impl Drop for Child {
         // Both fail only for a process that has ended.
         self.process.kill().ok();
         self.process.wait().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::Folder;
+
+    fn shell(folder: &Folder, script: &str) -> Child {
+        Child::spawn("shell", Path::new("/bin/sh"), &["-c", script], &folder.join("log")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_too_early_is_reported_with_its_log() {
+        let folder = Folder::temporary().unwrap();
+        let mut child = shell(&folder, "echo port is busy; exit 3");
+        let error = child.wait_ready("http://127.0.0.1:1/", Duration::from_secs(5)).await.unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("port is busy"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn terminating_lets_a_program_end_in_its_own_way() {
+        let folder = Folder::temporary().unwrap();
+        let ready = folder.join("ready");
+        let script = format!("trap 'exit 7' TERM; touch '{}'; while :; do sleep 0.01; done", ready.display());
+        let child = shell(&folder, &script);
+        let trapped = || std::future::ready(ready.exists());
+        wait_until("trap", Duration::from_secs(5), trapped).await.unwrap();
+        assert_eq!(child.terminate(Duration::from_secs(5)).await.unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn a_dropped_program_is_gone() {
+        let folder = Folder::temporary().unwrap();
+        let child = shell(&folder, "exec sleep 600");
+        let id = child.id();
+        drop(child);
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
     }
 }

@@ -7,9 +7,7 @@ use anyhow::{Context, bail, ensure};
 
 /// Replaces `{name}` by its value wherever it occurs; braces around other names stay.
 pub fn substitute(text: &str, values: &[(&str, &str)]) -> String {
-    values.iter().fold(text.to_owned(), |text, (name, value)| {
-        text.replace(&format!("{{{name}}}"), value)
-    })
+    values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
 }
 
 /// The quickstart's Envoy configuration on other ports and in another folder.
@@ -19,12 +17,7 @@ pub fn substitute(text: &str, values: &[(&str, &str)]) -> String {
 ///
 /// # Errors
 /// One of the four is missing.
-pub fn quickstart(
-    text: &str,
-    run: &Path,
-    listener: SocketAddr,
-    admin: SocketAddr,
-) -> anyhow::Result<String> {
+pub fn quickstart(text: &str, run: &Path, listener: SocketAddr, admin: SocketAddr) -> anyhow::Result<String> {
     let run = run.to_str().context("the run folder's path is not text")?;
     let values = [
         ("10000", listener.port().to_string()),
@@ -35,10 +28,7 @@ pub fn quickstart(
     let mut text = text.to_owned();
     for (from, to) in values {
         let (replaced, count) = replace_word(&text, from, &to);
-        ensure!(
-            count > 0,
-            "the Envoy configuration does not contain '{from}', which stands for '{to}' of this run"
-        );
+        ensure!(count > 0, "the Envoy configuration does not contain '{from}', which stands for '{to}' of this run");
         text = replaced;
     }
     Ok(text)
@@ -53,8 +43,7 @@ fn replace_word(text: &str, from: &str, to: &str) -> (String, usize) {
     while let Some((before, after)) = rest.split_once(from) {
         out.push_str(before);
         let word = |character: char| character.is_alphanumeric() || character == '_';
-        let inside = out.ends_with(|character| word(character) || "/.".contains(character))
-            || after.starts_with(word);
+        let inside = out.ends_with(|character| word(character) || "/.".contains(character)) || after.starts_with(word);
         out.push_str(if inside { from } else { to });
         count += usize::from(!inside);
         rest = after;
@@ -68,11 +57,9 @@ fn replace_word(text: &str, from: &str, to: &str) -> (String, usize) {
 /// # Errors
 /// There is none; the error says how to get it.
 pub fn find_envoy(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let named = given.map(Path::to_owned).or_else(|| {
-        std::env::var_os("ENVOY")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
-    });
+    let named = given
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("ENVOY").filter(|path| !path.is_empty()).map(PathBuf::from));
     if let Some(path) = named {
         ensure!(
             path.is_file(),
@@ -104,12 +91,7 @@ watched_directory: { path: run/eds }
 ";
 
     fn render(text: &str) -> anyhow::Result<String> {
-        quickstart(
-            text,
-            Path::new("/somewhere"),
-            "127.0.0.1:1234".parse()?,
-            "127.0.0.1:5678".parse()?,
-        )
+        quickstart(text, Path::new("/somewhere"), "127.0.0.1:1234".parse()?, "127.0.0.1:5678".parse()?)
     }
 
     #[test]
@@ -134,18 +116,13 @@ watched_directory: { path: /somewhere/eds }
 
     #[test]
     fn placeholders_are_filled_and_other_braces_stay() {
-        let text = substitute(
-            "{ path: {run}/x, port: {port} } {other}",
-            &[("run", "/r"), ("port", "1")],
-        );
+        let text = substitute("{ path: {run}/x, port: {port} } {other}", &[("run", "/r"), ("port", "1")]);
         assert_eq!(text, "{ path: /r/x, port: 1 } {other}");
     }
 
     #[test]
     fn a_missing_envoy_names_the_make_target() {
-        let error = find_envoy(Some(Path::new("nowhere/envoy")))
-            .unwrap_err()
-            .to_string();
+        let error = find_envoy(Some(Path::new("nowhere/envoy"))).unwrap_err().to_string();
         assert!(error.contains("make envoy"), "{error}");
     }
 }

@@ -38,17 +38,10 @@ impl Folder {
     }
 
     fn open(path: &Path, temporary: bool) -> anyhow::Result<Self> {
-        fs::create_dir_all(path.join("eds"))
-            .with_context(|| format!("cannot make folder '{}'", path.display()))?;
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("folder '{}'", path.display()))?;
+        fs::create_dir_all(path.join("eds")).with_context(|| format!("cannot make folder '{}'", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("folder '{}'", path.display()))?;
         let length = path.as_os_str().len();
-        anyhow::ensure!(
-            length <= PATH_BYTES_MAX,
-            "'{}' is too long for a unix socket in it",
-            path.display()
-        );
+        anyhow::ensure!(length <= PATH_BYTES_MAX, "'{}' is too long for a unix socket in it", path.display());
         Ok(Self { path, temporary })
     }
 

@@ -21,13 +21,9 @@ pub async fn get(url: &str) -> anyhow::Result<(u16, String)> {
     let exchange = async {
         let answer = client.get(uri).await?;
         let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await;
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
         anyhow::Ok((status, String::from_utf8(body.to_vec())?))
     };
-    tokio::time::timeout(TIMEOUT, exchange)
-        .await
-        .with_context(|| format!("no answer from '{url}'"))?
+    tokio::time::timeout(TIMEOUT, exchange).await.with_context(|| format!("no answer from '{url}'"))?
 }

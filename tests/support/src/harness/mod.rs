@@ -6,6 +6,7 @@ mod child;
 mod config;
 mod files;
 mod http;
+mod launch;
 mod stack;
 
 use std::future::Future;
@@ -36,11 +37,7 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
 ///
 /// # Errors
 /// It is not true in time; the error names `what`.
-pub async fn wait_until<F, Answer>(
-    what: &str,
-    deadline: Duration,
-    mut condition: F,
-) -> anyhow::Result<()>
+pub async fn wait_until<F, Answer>(what: &str, deadline: Duration, mut condition: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Answer,
     Answer: Future<Output = bool>,

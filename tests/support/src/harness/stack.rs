@@ -1,14 +1,14 @@
 //! The stack: engines, `ext_proc` service, Envoy.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::launch::{Ports, eds_yaml, endpoints_yaml, fill, start_envoy, start_fairlead};
 use super::{Child, Folder, config, free_address, get};
 use crate::engine::{Engine, EngineHandle, EngineOptions};
 use crate::noop::{Listen, Noop};
@@ -67,13 +67,6 @@ pub struct Stack {
     folder: Folder,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    admin: SocketAddr,
-    envoy: SocketAddr,
-    envoy_admin: SocketAddr,
-}
-
 impl StackBuilder {
     /// A stack with an Envoy configuration that has placeholders in it.
     pub fn new(ext_proc: ExtProc, envoy_config: impl Into<String>) -> Self {
@@ -91,10 +84,7 @@ impl StackBuilder {
 
     /// A stack with the quickstart's Envoy configuration (see [`super::quickstart`]).
     pub fn quickstart(ext_proc: ExtProc, envoy_config: impl Into<String>) -> Self {
-        Self {
-            envoy: EnvoyConfig::Quickstart(envoy_config.into()),
-            ..Self::new(ext_proc, "")
-        }
+        Self { envoy: EnvoyConfig::Quickstart(envoy_config.into()), ..Self::new(ext_proc, "") }
     }
 
     /// Adds `count` engines like `options`, named `engine-0`, `engine-1`…
@@ -102,10 +92,7 @@ impl StackBuilder {
     pub fn engines(mut self, count: usize, options: &EngineOptions) -> Self {
         for _ in 0..count {
             let name = format!("engine-{}", self.engines.len());
-            self.engines.push(EngineOptions {
-                name,
-                ..options.clone()
-            });
+            self.engines.push(EngineOptions { name, ..options.clone() });
         }
         self
     }
@@ -151,25 +138,15 @@ impl StackBuilder {
     /// A program is missing, ends, or is not ready in time; the error shows the end of its log.
     pub async fn start(self) -> anyhow::Result<Stack> {
         let envoy_binary = config::find_envoy(self.envoy_binary.as_deref())?;
-        let folder = self
-            .folder
-            .as_deref()
-            .map_or_else(Folder::temporary, Folder::lasting)?;
-        let ports = Ports {
-            admin: free_address()?,
-            envoy: free_address()?,
-            envoy_admin: free_address()?,
-        };
+        let folder = self.folder.as_deref().map_or_else(Folder::temporary, Folder::lasting)?;
+        let ports = Ports { admin: free_address()?, envoy: free_address()?, envoy_admin: free_address()? };
         let mut engines = Vec::new();
         for options in &self.engines {
             engines.push(Engine::start(options.clone()).await?);
         }
         folder.write(
             "endpoints.yaml",
-            &self
-                .endpoints
-                .clone()
-                .unwrap_or_else(|| endpoints_yaml(&self.engines, &engines)),
+            &self.endpoints.clone().unwrap_or_else(|| endpoints_yaml(&self.engines, &engines)),
         )?;
         if let Some(service) = &self.eds_service {
             folder.write("eds/endpoints.yaml", &eds_yaml(service, &engines))?;
@@ -177,156 +154,21 @@ impl StackBuilder {
         let (fairlead, noop) = match &self.ext_proc {
             ExtProc::Fairlead { binary, config } => {
                 folder.write("fairlead.yaml", &fill(config, &folder, ports, &engines))?;
-                (
-                    Some(start_fairlead(binary, &folder, ports, self.deadline).await?),
-                    None,
-                )
+                (Some(start_fairlead(binary, &folder, ports, self.deadline).await?), None)
             }
             ExtProc::Noop { target } => {
-                let bound =
-                    Noop::bind(&Listen::Unix(folder.join("ext_proc.sock")), *target).await?;
-                (
-                    None,
-                    Some(AbortOnDropHandle::new(
-                        tokio_util::task::TaskTracker::new().spawn(bound.serve()),
-                    )),
-                )
+                let bound = Noop::bind(&Listen::Unix(folder.join("ext_proc.sock")), *target).await?;
+                (None, Some(AbortOnDropHandle::new(tokio_util::task::TaskTracker::new().spawn(bound.serve()))))
             }
         };
         let text = match &self.envoy {
             EnvoyConfig::Placeholders(text) => fill(text, &folder, ports, &engines),
-            EnvoyConfig::Quickstart(text) => {
-                config::quickstart(text, folder.path(), ports.envoy, ports.envoy_admin)?
-            }
+            EnvoyConfig::Quickstart(text) => config::quickstart(text, folder.path(), ports.envoy, ports.envoy_admin)?,
         };
         let envoy = start_envoy(&envoy_binary, &text, &folder, ports, self.deadline).await?;
         let (ext_proc, deadline) = (self.ext_proc, self.deadline);
-        Ok(Stack {
-            envoy,
-            fairlead,
-            _noop: noop,
-            engines,
-            ext_proc,
-            ports,
-            deadline,
-            folder,
-        })
+        Ok(Stack { envoy, fairlead, _noop: noop, engines, ext_proc, ports, deadline, folder })
     }
-}
-
-async fn start_fairlead(
-    binary: &Path,
-    folder: &Folder,
-    ports: Ports,
-    deadline: Duration,
-) -> anyhow::Result<Child> {
-    ensure!(
-        binary.is_file(),
-        "no fairlead binary at '{}'; 'make build' makes it",
-        binary.display()
-    );
-    let path = folder.join("fairlead.yaml");
-    let path = path.to_str().context("the run folder's path is not text")?;
-    let mut child = Child::spawn(
-        "fairlead",
-        binary,
-        &["serve", "--config", path],
-        &folder.join("fairlead.log"),
-    )?;
-    child
-        .wait_ready(&format!("http://{}/readyz", ports.admin), deadline)
-        .await?;
-    Ok(child)
-}
-
-async fn start_envoy(
-    binary: &Path,
-    text: &str,
-    folder: &Folder,
-    ports: Ports,
-    deadline: Duration,
-) -> anyhow::Result<Child> {
-    let path = folder.write("envoy.yaml", text)?;
-    let path = path.to_str().context("the run folder's path is not text")?;
-    let arguments = [
-        "-c",
-        path,
-        "--disable-hot-restart",
-        "--concurrency",
-        "1",
-        "--log-level",
-        "warning",
-    ];
-    let mut child = Child::spawn("Envoy", binary, &arguments, &folder.join("envoy.log"))?;
-    child
-        .wait_ready(&format!("http://{}/ready", ports.envoy_admin), deadline)
-        .await?;
-    Ok(child)
-}
-
-fn fill(text: &str, folder: &Folder, ports: Ports, engines: &[EngineHandle]) -> String {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let engines = engines
-        .iter()
-        .enumerate()
-        .map(|(index, engine)| (format!("engine{index}"), engine.address().to_string()));
-    let values: Vec<(String, String)> = [
-        ("run", folder.path().display().to_string()),
-        ("ext_proc", path("ext_proc.sock")),
-        ("admin", ports.admin.to_string()),
-        ("endpoints", path("endpoints.yaml")),
-        ("eds", path("eds/endpoints.yaml")),
-        ("eds_folder", path("eds")),
-        ("access_log", path("access.log")),
-        ("envoy_port", ports.envoy.port().to_string()),
-        ("envoy_admin_port", ports.envoy_admin.port().to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into_iter()
-    .chain(engines)
-    .collect();
-    let values: Vec<(&str, &str)> = values
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    config::substitute(text, &values)
-}
-
-fn endpoints_yaml(options: &[EngineOptions], engines: &[EngineHandle]) -> String {
-    let mut text = String::new();
-    for (options, engine) in options.iter().zip(engines) {
-        let models = options
-            .models
-            .iter()
-            .chain(&options.loras)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        writeln!(
-            text,
-            "- {{ address: \"{}\", models: [{models}], engine: vllm }}",
-            engine.address()
-        )
-        .ok();
-    }
-    if text.is_empty() {
-        "[]\n".to_owned()
-    } else {
-        text
-    }
-}
-
-fn eds_yaml(service: &str, engines: &[EngineHandle]) -> String {
-    let mut text = format!(
-        "resources:\n- \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n  \
-         cluster_name: {service}\n  endpoints:\n  - lb_endpoints:\n"
-    );
-    for engine in engines {
-        let address = engine.address();
-        let (ip, port) = (address.ip(), address.port());
-        writeln!(text, "    - endpoint: {{ address: {{ socket_address: {{ address: \"{ip}\", port_value: {port} }} }} }}").ok();
-    }
-    text
 }
 
 impl Stack {
@@ -358,9 +200,7 @@ impl Stack {
     /// # Errors
     /// The stack has fewer.
     pub fn engine(&self, index: usize) -> anyhow::Result<&EngineHandle> {
-        self.engines
-            .get(index)
-            .with_context(|| format!("the stack has no engine {index}"))
+        self.engines.get(index).with_context(|| format!("the stack has no engine {index}"))
     }
 
     /// All engines.
@@ -396,10 +236,7 @@ impl Stack {
     /// # Errors
     /// It does not run.
     pub fn kill_fairlead(&mut self) -> anyhow::Result<()> {
-        self.fairlead
-            .take()
-            .context("fairlead does not run")?
-            .kill()
+        self.fairlead.take().context("fairlead does not run")?.kill()
     }
 
     /// Ends Fairlead with SIGTERM and waits for it.
@@ -407,11 +244,7 @@ impl Stack {
     /// # Errors
     /// It does not run, or does not end in time.
     pub async fn terminate_fairlead(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
-        self.fairlead
-            .take()
-            .context("fairlead does not run")?
-            .terminate(deadline)
-            .await
+        self.fairlead.take().context("fairlead does not run")?.terminate(deadline).await
     }
 
     /// Starts Fairlead (again) and waits until it is ready; one that runs is killed first.
@@ -425,8 +258,7 @@ impl Stack {
         if let Some(running) = self.fairlead.take() {
             running.kill()?;
         }
-        self.fairlead =
-            Some(start_fairlead(binary, &self.folder, self.ports, self.deadline).await?);
+        self.fairlead = Some(start_fairlead(binary, &self.folder, self.ports, self.deadline).await?);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::{Api, LoadOptions, Pace};
 /// A load generator for OpenAI-style servers and gateways.
 ///
 /// Closed loop with --concurrency (the default, 8), open loop (Poisson arrivals) with --rate. Ends after --requests or
-/// --duration (10 s without both). A stream without its [DONE] counts as failed. Counts who served by the response header
+/// --duration (10 s without both). A stream that does not end as it should counts as failed. Counts who served by the response header
 /// target-pod-ip, else x-engine. Exit status 0 says that the run took place; the report says how it went.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
