@@ -65,9 +65,10 @@ async fn take_turn(
 
 /// One read, into the endpoint's gauges. After a failure they stay as they were and grow stale by themselves.
 async fn read(fetcher: &Fetcher, endpoint: &Endpoint, clock: Clock, status: &ScrapeStatus) -> Result<(), FetchError> {
-    let mut reading = Reading::new(engines::table(endpoint.spec.engine).unwrap_or_default());
+    let signals = engines::table(endpoint.spec.engine).unwrap_or_default();
+    let mut reading = Reading::new(signals);
     let page = fetcher.page(endpoint.spec.metrics_address()).await?;
-    let report = text::scan(&page, |sample| reading.add(sample.name, sample.value));
+    let report = text::scan_wanted(&page, engines::wants(signals), |sample| reading.add(sample.name, sample.value));
     status.unreadable_lines.fetch_add(report.unreadable_lines as u64, Relaxed);
     let gauges = reading.gauges();
     if gauges.iter().all(Option::is_none) {

@@ -182,7 +182,7 @@ async fn failing_huge_endless_and_lying_pages_are_failed_reads_and_the_good_one_
         Manner::Huge(1 << 40),
         Manner::Endless,
         Manner::Answers(LIE),
-        Manner::Answers("<html>\nnot metrics\n"),
+        Manner::Answers("<html>\nvllm:num_requests_running{ broken\n"),
     ];
     let mut fleet = Fleet::start(&manners, config()).await;
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();

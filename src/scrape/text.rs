@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 
 /// One sample of a page.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,13 @@ pub struct ScanReport {
 }
 
 /// Gives every sample of `page` to `sink`, in order. The last line needs no line end.
-pub fn scan<'a>(page: &'a [u8], mut sink: impl FnMut(Sample<'a>)) -> ScanReport {
+pub fn scan<'a>(page: &'a [u8], sink: impl FnMut(Sample<'a>)) -> ScanReport {
+    scan_wanted(page, |_| true, sink)
+}
+
+/// As [`scan`], but only lines that begin with a name that `wanted` knows are looked at any further: most of a page is
+/// histograms that nobody asked for.
+pub fn scan_wanted<'a>(page: &'a [u8], wanted: impl Fn(&[u8]) -> bool, mut sink: impl FnMut(Sample<'a>)) -> ScanReport {
     let mut report = ScanReport::default();
     let mut rest = page;
     while !rest.is_empty() {
@@ -44,7 +50,7 @@ pub fn scan<'a>(page: &'a [u8], mut sink: impl FnMut(Sample<'a>)) -> ScanReport 
         let (line, after) = rest.split_at(end);
         rest = after.get(1..).unwrap_or_default();
         let line = line.trim_ascii();
-        if line.is_empty() || line.starts_with(b"#") {
+        if line.is_empty() || line.starts_with(b"#") || !wanted(name(line)) {
             continue;
         }
         if let Some(sample) = sample(line) {
@@ -55,6 +61,12 @@ pub fn scan<'a>(page: &'a [u8], mut sink: impl FnMut(Sample<'a>)) -> ScanReport 
         }
     }
     report
+}
+
+/// What stands before the labels or the value.
+fn name(line: &[u8]) -> &[u8] {
+    let end = memchr3(b'{', b' ', b'\t', line).unwrap_or(line.len());
+    line.get(..end).unwrap_or_default()
 }
 
 /// Reads `name{labels} value [timestamp] [# exemplar]`.

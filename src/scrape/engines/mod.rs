@@ -32,6 +32,11 @@ pub fn table(kind: EngineKind) -> Option<&'static [Signal]> {
     }
 }
 
+/// Whether a metric of that name is one of these signals.
+pub fn wants(signals: &'static [Signal]) -> impl Fn(&[u8]) -> bool {
+    move |name| signals.iter().any(|signal| signal.names.iter().any(|known| known.as_bytes() == name))
+}
+
 /// Collects one page's samples into gauges.
 #[derive(Debug)]
 pub struct Reading {
