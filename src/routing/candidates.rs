@@ -39,6 +39,10 @@ impl<'a> Candidates<'a> {
 
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-        (0..self.len()).map(move |position| self.at(position))
+        let (all, kept) = match self.kept {
+            None => (self.all, &[][..]),
+            Some(kept) => (&[][..], kept),
+        };
+        all.iter().chain(kept.iter().filter_map(move |at| self.all.get(*at as usize)))
     }
 }

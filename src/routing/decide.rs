@@ -6,8 +6,7 @@ use smallvec::SmallVec;
 
 use crate::state::Endpoint;
 
-use super::picker::lowest;
-use super::{Candidates, Decision, Filter, NotAside, OpenRequests, RequestView, Router, Scorer, Wait};
+use super::{Candidates, Decision, Filter, NotAside, OpenRequests, Picker, RequestView, Router, Scorer, Wait};
 
 /// Where a request goes: the chosen endpoint first, then those that Envoy may try if it fails.
 #[derive(Debug, Clone)]
@@ -47,7 +46,10 @@ pub fn decide(
 
 /// The choice of last resort, which needs nothing but our own counts: the least loaded eligible endpoint.
 pub fn least_loaded(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>], length: usize) -> Option<Plan> {
-    let first = next_best(request, endpoints, &[])?;
+    let kept = eligible(request, endpoints);
+    let all = Candidates::all(endpoints)?;
+    let candidates = kept.as_deref().and_then(|kept| all.only(kept)).unwrap_or(all);
+    let first = Picker::Best.pick(request, candidates, &OpenRequests);
     Some(complete(Arc::clone(first), request, endpoints, length))
 }
 
@@ -60,28 +62,34 @@ fn eligible(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>]) -> Option<Sm
     Some((0..).zip(endpoints).filter(|(_, endpoint)| keeps(endpoint)).map(|(at, _)| at).collect())
 }
 
+/// The chosen endpoint, and behind it the least loaded of the others; one that is put aside comes only when no other
+/// is left. One pass, whatever the length.
 fn complete(first: Arc<Endpoint>, request: &RequestView<'_>, endpoints: &[Arc<Endpoint>], length: usize) -> Plan {
-    let mut planned: SmallVec<[Arc<Endpoint>; 3]> = smallvec::smallvec![first];
-    while planned.len() < length {
-        let Some(next) = next_best(request, endpoints, &planned) else { break };
-        planned.push(Arc::clone(next));
+    let mut others: SmallVec<[(Cost, &Arc<Endpoint>); 8]> = SmallVec::new();
+    let room = length.saturating_sub(1);
+    if room > 0 {
+        // Where the pass begins is drawn, so that ties fall to all alike.
+        let (before, after) = endpoints.split_at(request.rng().usize(..endpoints.len().max(1)));
+        for endpoint in after.iter().chain(before).filter(|endpoint| endpoint.id != first.id) {
+            let cost = cost(request, endpoint);
+            if others.len() == room && others.last().is_some_and(|(highest, _)| cost >= *highest) {
+                continue;
+            }
+            others.truncate(room - 1);
+            let place = others.iter().position(|(other, _)| cost < *other).unwrap_or(others.len());
+            others.insert(place, (cost, endpoint));
+        }
     }
-    Plan { endpoints: planned }
+    let others = others.into_iter().map(|(_, endpoint)| Arc::clone(endpoint));
+    Plan { endpoints: std::iter::once(first).chain(others).collect() }
 }
 
-/// The least loaded endpoint that is not planned yet; one that is put aside only when no other is left.
-fn next_best<'a>(
-    request: &RequestView<'_>,
-    endpoints: &'a [Arc<Endpoint>],
-    planned: &[Arc<Endpoint>],
-) -> Option<&'a Arc<Endpoint>> {
-    const ASIDE: f64 = 1e12;
-    let rest = endpoints.iter().filter(|endpoint| !planned.iter().any(|p| p.id == endpoint.id));
-    let key = |endpoint: &Endpoint| {
-        let aside = if endpoint.live.is_aside(request.now) { ASIDE } else { 0.0 };
-        aside + OpenRequests.score(request, endpoint).value
-    };
-    lowest(rest, key, &mut fastrand::Rng::with_seed(request.seed ^ planned.len() as u64))
+/// Put aside or not, then the load.
+type Cost = (bool, f64);
+
+/// What an endpoint costs as a second choice: its load, and whoever is put aside comes behind all others.
+fn cost(request: &RequestView<'_>, endpoint: &Endpoint) -> Cost {
+    (endpoint.live.is_aside(request.now), OpenRequests.score(request, endpoint).value)
 }
 
 #[cfg(test)]
@@ -110,7 +118,7 @@ mod tests {
     fn an_endpoint_put_aside_is_not_chosen_and_comes_last_in_the_list() {
         let fleet = fleet(3);
         let set = StrategySet::build("random").unwrap();
-        fleet[1].live.report_failure(Failure::Refused, view(0).now, COOLDOWN, 0.5);
+        fleet[1].live.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
         for seed in 0..100 {
             let plan = decide(&*set.default_strategy().router, &view(seed), &fleet, 3).unwrap().unwrap();
             assert_ne!(plan.first().id, fleet[1].id);
@@ -122,7 +130,7 @@ mod tests {
     fn when_all_are_aside_somebody_is_chosen_all_the_same() {
         let fleet = fleet(2);
         for endpoint in &fleet {
-            endpoint.live.report_failure(Failure::Refused, view(0).now, COOLDOWN, 0.5);
+            endpoint.live.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
         }
         let set = StrategySet::build("least-request").unwrap();
         assert!(decide(&*set.default_strategy().router, &view(1), &fleet, 1).unwrap().is_ok());

@@ -118,6 +118,12 @@ impl StrategySet {
         Ok(Self { strategies, default })
     }
 
+    /// A set of one strategy, which need not be registered.
+    #[cfg(test)]
+    pub(crate) fn only(router: Arc<dyn Router>) -> Self {
+        Self { strategies: vec![Strategy { name: "only", index: 0, router }], default: 0 }
+    }
+
     /// The strategy of that name.
     pub fn named(&self, name: &str) -> Option<&Strategy> {
         self.strategies.iter().find(|strategy| strategy.name == name)

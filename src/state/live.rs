@@ -23,6 +23,9 @@ impl Cooldown {
     }
 }
 
+/// How often in a row an endpoint is passed over before that puts it aside.
+pub const PASSED_OVER_MAX: u32 = 3;
+
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -31,6 +34,10 @@ pub struct Live {
     in_flight: AtomicU32,
     /// Failures in a row; written when an answer or a failure is reported.
     failures_in_row: AtomicU32,
+    /// How often in a row the proxy went on to another endpoint; written like the above.
+    passed_over_in_row: AtomicU32,
+    /// When the last pause began (microseconds).
+    aside_since: AtomicU64,
     /// Put aside until this moment (microseconds).
     aside_until: AtomicU64,
     /// Requests sent here, ever.
@@ -81,26 +88,57 @@ impl Live {
         now < self.aside_until()
     }
 
-    /// Reports a failure and puts the endpoint aside. Failures of requests that were already under way when
-    /// it was put aside count, but do not lengthen the pause: a burst is one fault, not fifty.
+    /// A request is being sent here. If the endpoint comes out of a pause, this request is its trial: others stay away
+    /// for `trial`, or until it is answered.
+    pub fn begin_trial(&self, now: Moment, trial: Duration) {
+        if self.failures_in_row.load(Relaxed) != 0 && !self.is_aside(now) {
+            self.aside_until.store((now + trial).as_micros(), Relaxed);
+        }
+    }
+
+    /// Reports that a request sent at `sent` failed, and puts the endpoint aside.
+    ///
+    /// Only a request sent after the last pause began says something new: the others of a burst were under way when the
+    /// first of them failed, and a burst is one fault, not fifty. An endpoint that was passed over may only have shed
+    /// load (429), so that takes [`PASSED_OVER_MAX`] times in a row.
     ///
     /// Returns the pause if this failure began one.
-    pub fn report_failure(&self, _failure: Failure, now: Moment, cooldown: Cooldown, jitter: f64) -> Option<Duration> {
+    pub fn report_failure(
+        &self,
+        failure: Failure,
+        sent: Moment,
+        now: Moment,
+        cooldown: Cooldown,
+        jitter: f64,
+    ) -> Option<Duration> {
         self.failed.fetch_add(1, Relaxed);
-        if self.is_aside(now) {
+        let since = self.aside_since.load(Relaxed);
+        if sent.as_micros() < since {
             return None;
         }
+        if failure == Failure::PassedOver
+            && self.failures_in_row.load(Relaxed) == 0
+            && self.passed_over_in_row.fetch_add(1, Relaxed) + 1 < PASSED_OVER_MAX
+        {
+            return None;
+        }
+        // Of two that fail at once, one begins the pause.
+        self.aside_since.compare_exchange(since, now.as_micros().max(since + 1), Relaxed, Relaxed).ok()?;
         let in_row = self.failures_in_row.fetch_add(1, Relaxed).saturating_add(1);
         let pause = cooldown.pause(in_row, jitter);
         self.aside_until.store((now + pause).as_micros(), Relaxed);
         Some(pause)
     }
 
-    /// Reports an answer that shows the endpoint to be alive. It ends the row of failures, and a pause as well.
+    /// Reports that a request sent at `sent` was answered, which shows the endpoint to be alive if it was sent after the
+    /// last pause began. It ends the row of failures, and a pause as well.
     ///
     /// Returns whether a row of failures ended here.
-    pub fn report_answer(&self) -> bool {
-        if self.failures_in_row.load(Relaxed) == 0 {
+    pub fn report_answer(&self, sent: Moment) -> bool {
+        if self.passed_over_in_row.load(Relaxed) != 0 {
+            self.passed_over_in_row.store(0, Relaxed);
+        }
+        if self.failures_in_row.load(Relaxed) == 0 || sent.as_micros() < self.aside_since.load(Relaxed) {
             return false;
         }
         self.aside_until.store(0, Relaxed);
@@ -165,24 +203,54 @@ mod tests {
         assert_eq!(COOLDOWN.pause(1, 1.0), Duration::from_millis(1200));
     }
 
+    fn fail(live: &Live, failure: Failure, sent: u64, now: u64) -> Option<Duration> {
+        live.report_failure(failure, at(sent), at(now), COOLDOWN, 0.5)
+    }
+
     #[test]
     fn a_burst_of_failures_is_one_pause_and_the_next_one_is_longer() {
         let live = Live::default();
-        assert!(live.report_failure(Failure::Refused, at(10), COOLDOWN, 0.5).is_some());
+        assert!(fail(&live, Failure::Refused, 9, 10).is_some());
         for _ in 0..50 {
-            assert_eq!(live.report_failure(Failure::Refused, at(10), COOLDOWN, 0.5), None);
+            assert_eq!(fail(&live, Failure::Refused, 9, 10), None);
         }
         assert!(live.is_aside(at(10)) && !live.is_aside(at(11)));
-        assert_eq!(live.report_failure(Failure::Reset, at(12), COOLDOWN, 0.5), Some(Duration::from_secs(2)));
+        assert_eq!(fail(&live, Failure::Reset, 12, 12), Some(Duration::from_secs(2)));
         assert_eq!(live.failed(), 52);
     }
 
     #[test]
-    fn an_answer_brings_an_endpoint_back_at_once() {
+    fn an_answer_brings_an_endpoint_back_at_once_unless_it_was_sent_before_the_fault() {
         let live = Live::default();
-        live.report_failure(Failure::Unavailable, at(10), COOLDOWN, 0.5);
-        assert!(live.report_answer() && !live.is_aside(at(10)));
-        assert!(!live.report_answer());
+        fail(&live, Failure::Unavailable, 10, 10);
+        assert!(!live.report_answer(at(9)) && live.is_aside(at(10)));
+        assert!(live.report_answer(at(10)) && !live.is_aside(at(10)));
+        assert!(!live.report_answer(at(11)));
+    }
+
+    #[test]
+    fn an_endpoint_out_of_its_pause_gets_one_request_on_trial() {
+        let live = Live::default();
+        fail(&live, Failure::Refused, 10, 10);
+        assert!(!live.is_aside(at(12)));
+        live.begin_trial(at(12), COOLDOWN.base);
+        assert!(live.is_aside(at(12)));
+        assert_eq!(fail(&live, Failure::Refused, 12, 12), Some(Duration::from_secs(2)));
+        live.begin_trial(at(20), COOLDOWN.base);
+        assert!(live.report_answer(at(20)) && !live.is_aside(at(20)));
+        live.begin_trial(at(20), COOLDOWN.base);
+        assert!(!live.is_aside(at(20)));
+    }
+
+    #[test]
+    fn being_passed_over_counts_only_when_it_goes_on() {
+        let live = Live::default();
+        assert_eq!(fail(&live, Failure::PassedOver, 1, 1), None);
+        assert_eq!(fail(&live, Failure::PassedOver, 2, 2), None);
+        live.report_answer(at(3));
+        assert_eq!(fail(&live, Failure::PassedOver, 4, 4), None);
+        assert_eq!(fail(&live, Failure::PassedOver, 5, 5), None);
+        assert!(fail(&live, Failure::PassedOver, 6, 6).is_some());
     }
 
     #[test]

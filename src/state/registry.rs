@@ -1,6 +1,6 @@
 //! The one writer of the endpoint picture.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,12 +36,19 @@ pub enum RegistryError {
     Full(usize),
 }
 
+/// Names of models kept after their last endpoint left; names beyond that are forgotten at once.
+const MODELS_REMEMBERED_MAX: usize = 4096;
+
 /// The mutable picture. Owned by one task; publishes through its [`Reader`].
 #[derive(Debug, Default)]
 pub struct Registry {
     sources: BTreeMap<SourceId, Vec<EndpointSpec>>,
     endpoints: HashMap<SocketAddr, Arc<Endpoint>>,
     free: Vec<EndpointId>,
+    /// Freed by the last change; given out again from the next one on, when everybody was told to forget them.
+    freed: Vec<EndpointId>,
+    /// Names of models that were served at some time, so that a model whose endpoints restart is not unknown.
+    served: BTreeSet<Box<str>>,
     slots_used: u32,
     version: u64,
     reader: Reader,
@@ -70,12 +77,13 @@ impl Registry {
         for spec in self.sources.values().flatten() {
             wanted.entry(spec.address).or_insert(spec);
         }
+        self.free.append(&mut self.freed);
         let mut applied = Applied::default();
         let mut kept = HashMap::with_capacity(wanted.len());
         for (address, endpoint) in self.endpoints.drain() {
             match wanted.remove(&address) {
                 None => {
-                    self.free.push(EndpointId { generation: endpoint.id.generation + 1, ..endpoint.id });
+                    self.freed.push(EndpointId { generation: endpoint.id.generation + 1, ..endpoint.id });
                     applied.removed.push(endpoint);
                 }
                 Some(spec) if *spec == endpoint.spec => drop(kept.insert(address, endpoint)),
@@ -99,7 +107,13 @@ impl Registry {
         }
         self.endpoints = kept;
         self.version += 1;
-        self.reader.publish(Snapshot::build(self.version, self.endpoints.values().cloned().collect()));
+        let snapshot = Snapshot::build(self.version, self.endpoints.values().cloned().collect());
+        for view in snapshot.models() {
+            if self.served.len() < MODELS_REMEMBERED_MAX && !self.served.contains(&view.name) {
+                self.served.insert(view.name.clone());
+            }
+        }
+        self.reader.publish(snapshot.remembering(&self.served));
         (applied, if refused > 0 { Err(RegistryError::Full(refused)) } else { Ok(()) })
     }
 }
@@ -151,9 +165,28 @@ mod tests {
         let mut registry = Registry::new();
         let first = replace(&mut registry, 0, vec![spec(1, &[])]).added[0].id;
         replace(&mut registry, 0, vec![]);
+        let meanwhile = registry.reader().load();
+        assert!(meanwhile.endpoints().is_empty());
         let second = replace(&mut registry, 0, vec![spec(2, &[])]).added[0].id;
         assert_eq!(first.slot, second.slot);
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_slot_is_not_given_out_by_the_change_that_frees_it() {
+        let mut registry = Registry::new();
+        let first = replace(&mut registry, 0, vec![spec(1, &[])]).added[0].id;
+        let second = replace(&mut registry, 0, vec![spec(2, &[])]).added[0].id;
+        assert_ne!(first.slot, second.slot);
+    }
+
+    #[test]
+    fn a_model_whose_endpoints_left_is_remembered_but_not_listed() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![spec(1, &["a"]), spec(2, &["b"])]);
+        replace(&mut registry, 0, vec![spec(1, &["a"])]);
+        let snapshot = registry.reader().load();
+        assert!(snapshot.model("b").is_none() && snapshot.was_served("b") && !snapshot.was_served("c"));
     }
 
     #[test]

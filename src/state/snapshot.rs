@@ -1,6 +1,6 @@
 //! The immutable picture that a request routes by.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ pub struct Snapshot {
     by_address: HashMap<SocketAddr, u32>,
     models: HashMap<Box<str>, ModelView>,
     any_model: Box<[Arc<Endpoint>]>,
+    departed: HashSet<Box<str>>,
 }
 
 impl Snapshot {
@@ -54,7 +55,18 @@ impl Snapshot {
             (name.clone(), ModelView { name, parent, endpoints: serving.into() })
         };
         let models = models.into_iter().map(view).collect();
-        Self { version, endpoints: endpoints.into(), by_address, models, any_model }
+        Self { version, endpoints: endpoints.into(), by_address, models, any_model, departed: HashSet::new() }
+    }
+
+    /// The same, knowing which models were served before.
+    pub(super) fn remembering(mut self, served: &BTreeSet<Box<str>>) -> Self {
+        self.departed = served.iter().filter(|name| !self.models.contains_key(*name)).cloned().collect();
+        self
+    }
+
+    /// Whether `model` was served by an endpoint that has left.
+    pub fn was_served(&self, model: &str) -> bool {
+        self.departed.contains(model)
     }
 
     /// Counts publications; 0 is the empty snapshot before the first.

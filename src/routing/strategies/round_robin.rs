@@ -32,15 +32,22 @@ impl RoundRobin {
         self.passes.get(endpoint.id).map_or(0, |pass| pass.load(Relaxed))
     }
 
-    fn advance(&self, endpoint: &Endpoint, to: u64) {
+    fn catch_up(&self, endpoint: &Endpoint, to: u64) {
         if let Some(pass) = self.passes.get(endpoint.id) {
             pass.fetch_max(to, Relaxed);
+        }
+    }
+
+    /// Adds a stride, also when another thread takes a turn at the same time: two turns are two strides.
+    fn take_turn(&self, endpoint: &Endpoint) {
+        if let Some(pass) = self.passes.get(endpoint.id) {
+            pass.fetch_add(stride(endpoint), Relaxed);
         }
     }
 }
 
 fn stride(endpoint: &Endpoint) -> u64 {
-    STRIDE / u64::from(endpoint.spec.weight.max(1))
+    (STRIDE / u64::from(endpoint.spec.weight.max(1))).max(1)
 }
 
 impl Router for RoundRobin {
@@ -50,10 +57,10 @@ impl Router for RoundRobin {
         // new or back from a pause, gets a place within its next stride instead of catching up in a burst.
         let present = candidates.iter().map(|e| self.pass(e).saturating_sub(stride(e))).max().unwrap_or(0);
         for endpoint in candidates.iter().filter(|e| self.pass(e) < present.max(1)) {
-            self.advance(endpoint, present + 1 + rng.u64(..stride(endpoint)));
+            self.catch_up(endpoint, present + 1 + rng.u64(..stride(endpoint)));
         }
         let next = lowest(candidates.iter(), |e| self.pass(e) as f64, &mut rng).unwrap_or_else(|| candidates.at(0));
-        self.advance(next, self.pass(next) + stride(next));
+        self.take_turn(next);
         Decision::Send(Arc::clone(next))
     }
 

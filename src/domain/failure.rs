@@ -1,4 +1,4 @@
-//! How an exchange with an engine ended.
+//! What can go wrong with an endpoint.
 
 /// What an endpoint did wrong, as far as passive health is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,18 +26,4 @@ impl Failure {
             Self::PassedOver => "passed_over",
         }
     }
-}
-
-/// How a request that held a ticket ended. A ticket is settled exactly once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Response headers came; the status was this one.
-    Answered {
-        /// HTTP status that the client saw.
-        status: u16,
-    },
-    /// The endpoint failed and the client saw a local error of the proxy.
-    Failed(Failure),
-    /// The stream ended before response headers: the client left, or the proxy did.
-    Aborted,
 }
