@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -27,6 +28,10 @@ use crate::telemetry::metrics::families;
 
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
+/// How long background tasks may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(3);
+/// How often gRPC health is brought in step with readiness.
+const HEALTH_PACE: Duration = Duration::from_millis(50);
 /// Endpoints written in the configuration.
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
@@ -54,25 +59,26 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     cold.start_scraping();
     cold.start_admin().await?;
     let (health, server) = cold.start_ext_proc().await?;
+    let following = cold.follow_readiness(&health);
 
-    signals.recv().await;
-    let shutdown = cold.config.shutdown.clone();
-    info!(delay = ?shutdown.delay, grace = ?shutdown.grace, "draining");
-    cold.readiness.set("draining", false, "shutting down");
-    set_health(&health, ServingStatus::NotServing).await;
-    let drained = async {
-        tokio::time::sleep(shutdown.delay).await;
-        if !server.shut_down(shutdown.grace).await {
-            warn!("streams were still open when the grace period ended");
-        }
+    let failed = tokio::select! {
+        () = signals.recv() => false,
+        () = following => false,
+        () = cold.cancel.cancelled() => true,
     };
-    tokio::select! {
-        () = drained => {}
-        () = signals.recv() => warn!("second signal: leaving at once"),
+    if !failed {
+        tokio::select! {
+            () = cold.drain(&health, server) => {}
+            () = signals.recv() => warn!("second signal: leaving at once"),
+        }
     }
     cold.cancel.cancel();
     cold.tasks.close();
-    cold.tasks.wait().await;
+    // Nothing waits that is not cancelled; should it, the process ends all the same.
+    if tokio::time::timeout(LAST_WAIT, cold.tasks.wait()).await.is_err() {
+        warn!("a background task did not end");
+    }
+    anyhow::ensure!(!failed, "a part of the service ended by itself; see the log above");
     Ok(())
 }
 
@@ -108,13 +114,27 @@ impl Cold {
         let tell: Observer = Box::new(move |_, snapshot| {
             version.send_replace(snapshot.version());
         });
-        tasks.spawn(run_registry(registry, received, vec![forget, tell], cancel.clone()));
-        if let Some(file) = config.envoy.eds_file.clone() {
-            let cluster = config.envoy.eds_cluster.clone();
-            tasks.spawn(discovery::run_eds(reader.clone(), versions, file, cluster, cancel.clone()));
-        }
         let readiness = Arc::new(Readiness::default());
-        Ok(Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel })
+        let cold = Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel };
+        cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
+        if let Some(file) = cold.config.envoy.eds_file.clone() {
+            let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
+            cold.keep("eds", discovery::run_eds(reader, versions, file, cluster, cold.cancel.clone()));
+        }
+        Ok(cold)
+    }
+
+    /// Runs a background task that must not end before the process does. If it does, by panicking most likely, the
+    /// process ends: half a service that looks healthy is worse than a restart.
+    fn keep(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let (running, cancel) = (self.tasks.spawn(task), self.cancel.clone());
+        self.tasks.spawn(async move {
+            let ended = running.await;
+            if !cancel.is_cancelled() {
+                error!(task = name, panicked = ended.is_err(), "a background task ended by itself");
+                cancel.cancel();
+            }
+        });
     }
 
     /// Starts the sources. Ready when each has given its endpoints once.
@@ -129,7 +149,9 @@ impl Cold {
             let status = Arc::new(SourceStatus::default());
             self.watch_source(&status);
             let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
-            self.tasks.spawn(discovery::run_file(file, FILE, sink, status, cancel));
+            self.keep("endpoint file", discovery::run_file(file, FILE, sink, status, cancel));
+        } else if discovery.fixed.is_empty() {
+            self.readiness.set("discovery", true, "no source of endpoints is configured");
         } else {
             self.readiness.set("discovery", true, "endpoints are written in the configuration");
         }
@@ -151,14 +173,16 @@ impl Cold {
 
     fn start_scraping(&self) {
         let status = Arc::new(ScrapeStatus::default());
-        let watch = |labels, count: fn(&ScrapeStatus) -> &AtomicU64| {
+        let watch = |family, labels, count: fn(&ScrapeStatus) -> &AtomicU64| {
             let status = Arc::clone(&status);
-            self.metrics.watch(families::SCRAPES, labels, move || count(&status).load(Relaxed) as f64);
+            self.metrics.watch(family, labels, move || count(&status).load(Relaxed) as f64);
         };
-        watch(&[("result", "ok")], |status| &status.reads_ok);
-        watch(&[("result", "failed")], |status| &status.reads_failed);
+        watch(families::SCRAPES, &[("result", "ok")], |status| &status.reads_ok);
+        watch(families::SCRAPES, &[("result", "failed")], |status| &status.reads_failed);
+        watch(families::SCRAPE_UNREADABLE, &[], |status| &status.unreadable_lines);
+        watch(families::SCRAPE_TOO_LARGE, &[], |status| &status.pages_too_large);
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        self.tasks.spawn(scrape::run(reader, config, self.clock, status, self.cancel.clone()));
+        self.keep("scraping", scrape::run(reader, config, self.clock, status, self.cancel.clone()));
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {
@@ -178,9 +202,9 @@ impl Cold {
             strategies: strategies(),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
-        self.tasks.spawn(async move {
+        self.keep("admin", async move {
             if let Err(error) = served.await {
-                error!(%error, "the admin server ended");
+                error!(%error, "admin requests can no longer be served");
             }
         });
         Ok(())
@@ -189,18 +213,47 @@ impl Cold {
     async fn start_ext_proc(&self) -> anyhow::Result<(HealthReporter, Server)> {
         let config = &*self.config;
         let (health, health_server) = tonic_health::server::health_reporter();
-        set_health(&health, ServingStatus::Serving).await;
+        set_health(&health, ServingStatus::NotServing).await;
         let (reader, strategies, metrics) =
             (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
         let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock));
         let settings = Arc::new(Settings::from(config));
-        let server = Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks)
-            .await
-            .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
+        let server =
+            Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)
+                .await
+                .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
         let address = server.tcp_address().map_or_else(|| config.listen.ext_proc.to_string(), |tcp| tcp.to_string());
         self.readiness.set("ext_proc", true, "listening");
         info!(ext_proc = address, algorithm = config.routing.algorithm, "fairlead serves");
         Ok((health, server))
+    }
+}
+
+impl Cold {
+    /// Keeps gRPC health equal to readiness; never ends.
+    async fn follow_readiness(&self, health: &HealthReporter) {
+        let mut was_ready = false;
+        loop {
+            let is_ready = self.readiness.is_ready();
+            if is_ready != was_ready {
+                let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                set_health(health, status).await;
+                was_ready = is_ready;
+            }
+            tokio::time::sleep(HEALTH_PACE).await;
+        }
+    }
+
+    /// Leaves in order: says so, gives gateways time to go elsewhere, lets running streams end.
+    async fn drain(&self, health: &HealthReporter, server: Server) {
+        let shutdown = &self.config.shutdown;
+        info!(delay = ?shutdown.delay, grace = ?shutdown.grace, "draining");
+        self.readiness.set("draining", false, "shutting down");
+        set_health(health, ServingStatus::NotServing).await;
+        tokio::time::sleep(shutdown.delay).await;
+        if !server.shut_down(shutdown.grace).await {
+            warn!("streams were still open when the grace period ended");
+        }
     }
 }
 

@@ -133,11 +133,11 @@ mod tests {
     #[test]
     fn flags_are_given_by_their_dotted_key() {
         let line =
-            "fairlead serve -c f.yaml --listen-ext-proc unix:x.sock --destination-metadata=false --listen-reflection";
+            "fairlead serve -c f.yaml --listen-ext-proc unix:x.sock --destination-metadata=false --envoy-mode-override";
         let flags = vec![
             ("listen.ext_proc", "unix:x.sock".to_owned()),
-            ("listen.reflection", "true".to_owned()),
             ("destination.metadata", "false".to_owned()),
+            ("envoy.mode_override", "true".to_owned()),
         ];
         assert_eq!(parsed(line).unwrap(), Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags }));
     }

@@ -44,8 +44,6 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// Threads that serve ext_proc, each a runtime of its own; 0 means one per core.
     pub threads: usize,
-    /// Serve gRPC reflection on the ext_proc port.
-    pub reflection: bool,
 }
 
 /// How an endpoint is chosen.
@@ -214,7 +212,6 @@ impl Default for Listen {
             ext_proc: ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 50052))),
             admin: SocketAddr::from(([0, 0, 0, 0], 8080)),
             threads: 0,
-            reflection: false,
         }
     }
 }

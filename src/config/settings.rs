@@ -95,7 +95,6 @@ pub const SETTINGS: &[Setting] = &[
         Form::Number,
         "Threads that serve ext_proc, each a runtime of its own; 0 means one per core.",
     ),
-    set("listen.reflection", Form::Bool, "Serve gRPC reflection on the ext_proc port."),
     set(
         "routing.algorithm",
         Form::Text,

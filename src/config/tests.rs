@@ -62,7 +62,7 @@ scrape: { interval: 1s 500ms }
 #[test]
 fn a_flag_beats_the_environment_which_beats_the_file() {
     let given = Given {
-        yaml: "listen:\n  threads: 1\n  reflection: true\nlimits: { body_bytes_max: 5 }\n",
+        yaml: "listen:\n  threads: 1\nenvoy:\n  mode_override: false\nlimits: { body_bytes_max: 5 }\n",
         env: &[
             ("FAIRLEAD_LISTEN_THREADS", "2"),
             ("FAIRLEAD_LIMITS_BODY_BYTES_MAX", "6"),
@@ -72,11 +72,11 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     };
     let loaded = given.load().unwrap();
     let config = &loaded.config;
-    assert_eq!((config.listen.threads, config.limits.body_bytes_max, config.listen.reflection), (3, 6, true));
+    assert_eq!((config.listen.threads, config.limits.body_bytes_max, config.envoy.mode_override), (3, 6, false));
     assert_eq!(config.discovery.file.as_ref().unwrap().path, PathBuf::from("x.yaml"));
     assert_eq!(loaded.origin("listen.threads"), Origin::Flag("--listen-threads".to_owned()));
     assert_eq!(loaded.origin("limits.body_bytes_max"), Origin::Env("FAIRLEAD_LIMITS_BODY_BYTES_MAX".to_owned()));
-    assert!(matches!(loaded.origin("listen.reflection"), Origin::File { line: 3, .. }));
+    assert!(matches!(loaded.origin("envoy.mode_override"), Origin::File { line: 4, .. }));
     assert_eq!(loaded.origin("log.filter"), Origin::Default);
 }
 
@@ -117,7 +117,8 @@ scrape: [1]
 health: { cooldown_base: 1m }
 nonsense: 1
 ";
-    let given = Given { yaml: text, env: &[("FAIRLEAD_LISTEN_REFLECTION", "maybe")], flags: &[("log.format", "xml")] };
+    let given =
+        Given { yaml: text, env: &[("FAIRLEAD_ENVOY_MODE_OVERRIDE", "maybe")], flags: &[("log.format", "xml")] };
     insta::assert_snapshot!(given.faults().join("\n"));
 }
 

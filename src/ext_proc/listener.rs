@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tonic::transport::server::Connected;
 use crate::config::ListenAddress;
 
 /// Connections that may wait for one serving thread; the acceptor waits above it.
-pub(super) const HANDED_OUT_MAX: usize = 64;
+const HANDED_OUT_MAX: usize = 64;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -28,16 +29,48 @@ pub(super) enum Listener {
 
 /// An accepted connection that belongs to no runtime yet.
 #[derive(Debug)]
-pub(super) enum Accepted {
+enum Accepted {
     Tcp(std::net::TcpStream),
     Unix(StdUnixStream),
+}
+
+/// Counts a connection as one of a serving thread's, until dropped.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection on its way to its serving thread.
+#[derive(Debug)]
+pub(super) struct Handed {
+    accepted: Accepted,
+    counted: Counted,
 }
 
 /// Where one serving thread gets its connections.
 #[derive(Debug, Clone)]
 pub(super) struct Outlet {
-    pub(super) sender: mpsc::Sender<Accepted>,
-    pub(super) open: Arc<AtomicUsize>,
+    pub(super) sender: mpsc::Sender<Handed>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Outlet {
+    /// A way to one serving thread, and the thread's end of it.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Handed>) {
+        let (sender, receiver) = mpsc::channel(HANDED_OUT_MAX);
+        (Self { sender, open: Arc::default() }, receiver)
+    }
 }
 
 impl Listener {
@@ -72,14 +105,15 @@ impl Listener {
         }
     }
 
-    /// Accepts until dropped. A failing accept (no file descriptors left) is logged and tried again.
+    /// Accepts until dropped, or until a serving thread is gone. A failing accept (no file descriptors left) is logged
+    /// and tried again.
     pub(super) async fn hand_out(self, outlets: Vec<Outlet>) {
         loop {
             match self.accept().await {
                 Ok(connection) => {
                     let Some(outlet) = outlets.iter().min_by_key(|outlet| outlet.open.load(Relaxed)) else { return };
-                    outlet.open.fetch_add(1, Relaxed);
-                    if outlet.sender.send(connection).await.is_err() {
+                    let handed = Handed { accepted: connection, counted: Counted::new(&outlet.open) };
+                    if outlet.sender.send(handed).await.is_err() {
                         return;
                     }
                 }
@@ -105,20 +139,24 @@ fn clear_stale(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
-    if !path.exists() {
-        return Ok(());
+    let in_use = |why| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => in_use("the path is taken by something that is no socket"),
+        Ok(_) => match StdUnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            Err(error) => Err(error),
+            Ok(_) => in_use("another process listens on this socket"),
+        },
     }
-    if StdUnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket"));
-    }
-    std::fs::remove_file(path)
 }
 
 /// A connection on its serving thread; counted out when dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
-    open: Arc<AtomicUsize>,
+    _counted: Counted,
 }
 
 #[derive(Debug)]
@@ -129,18 +167,12 @@ enum Stream {
 
 impl Connection {
     /// Registers a connection with the runtime that this is called on.
-    pub(super) fn adopt(accepted: Accepted, open: Arc<AtomicUsize>) -> io::Result<Self> {
-        let stream = match accepted {
+    pub(super) fn adopt(handed: Handed) -> io::Result<Self> {
+        let stream = match handed.accepted {
             Accepted::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
-        Ok(Self { stream, open })
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
+        Ok(Self { stream, _counted: handed.counted })
     }
 }
 
@@ -198,5 +230,29 @@ impl AsyncWrite for Connection {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_but_nothing_else_and_nobody_living() {
+        let folder = std::env::temp_dir().join(format!("fairlead-listener-{}", fastrand::u64(..)));
+        let path = folder.join("ext_proc.sock");
+        let address = ListenAddress::Unix(path.clone());
+        let living = Listener::bind(&address).await.unwrap();
+        assert_eq!(Listener::bind(&address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let Listener::Unix(socket, _) = &living else { panic!("not a unix socket") };
+        assert!(socket.local_addr().is_ok());
+        drop(living);
+        // What a killed process leaves behind: a socket file without a listener.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(Listener::bind(&address).await.unwrap());
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(Listener::bind(&address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

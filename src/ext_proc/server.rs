@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server as GrpcServer;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -20,15 +20,15 @@ use crate::config::{Config, ListenAddress};
 use crate::exchange::Core;
 
 use super::driver::Service;
-use super::listener::{Accepted, Connection, HANDED_OUT_MAX, Listener, Outlet};
+use super::listener::{Connection, Handed, Listener, Outlet};
 use super::machine::Settings;
 
 /// Streams that clients may reset before we accepted them. The default of h2 (20) drops the whole connection of an
 /// Envoy, and every innocent request on it, when a burst of clients vanishes.
 const PENDING_RESETS_MAX: usize = 100_000;
-/// Bytes above the largest body that one message may have: headers, attributes, framing. Envoy's own buffer limit
-/// ends a larger body before; what still comes gets our 413 and not a broken stream.
-const MESSAGE_SLACK_BYTES: usize = 48 << 20;
+/// Bytes above the largest body that one message may have, so that a body somewhat too large gets our 413 and not a
+/// broken stream. Envoy's own buffer limit ends what is larger still.
+const MESSAGE_SLACK_BYTES: usize = 17 << 20;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -70,28 +70,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds and starts serving. Connections are accepted on the runtime that this is called on.
+    /// Binds and starts serving. Connections are accepted on the runtime that this is called on. Should a serving thread
+    /// end by itself, or `parent` be cancelled, everything ends, and `parent` is cancelled as well.
     pub async fn start<H: Health>(
         options: &ServerOptions,
         core: Arc<Core>,
         settings: Arc<Settings>,
         health: HealthServer<H>,
-        tasks: &tokio_util::task::TaskTracker,
+        tasks: &TaskTracker,
+        parent: &CancellationToken,
     ) -> io::Result<Self> {
         let listener = Listener::bind(&options.address).await?;
         let address = listener.tcp_address();
-        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (drain, stop) = (parent.child_token(), parent.child_token());
         let mut threads = Vec::with_capacity(options.threads);
         let mut outlets = Vec::with_capacity(options.threads);
         for number in 0..options.threads {
-            let (sender, receiver) = mpsc::channel(HANDED_OUT_MAX);
-            let open = Arc::new(AtomicUsize::new(0));
-            outlets.push(Outlet { sender, open: Arc::clone(&open) });
+            let (outlet, receiver) = Outlet::new();
+            outlets.push(outlet);
             let worker = Worker {
                 service: Service { core: Arc::clone(&core), settings: Arc::clone(&settings) },
                 health: health.clone(),
                 options: options.clone(),
-                open,
                 drain: drain.clone(),
                 stop: stop.clone(),
             };
@@ -100,10 +100,13 @@ impl Server {
             threads
                 .push(std::thread::Builder::new().name(name).spawn(move || runtime.block_on(worker.serve(receiver)))?);
         }
-        let draining = drain.clone();
+        let (draining, parent) = (drain.clone(), parent.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = listener.hand_out(outlets) => {}
+                () = listener.hand_out(outlets) => {
+                    tracing::error!("an ext_proc thread is gone");
+                    parent.cancel();
+                }
                 () = draining.cancelled() => {}
             }
         });
@@ -141,16 +144,13 @@ struct Worker<H: Health> {
     service: Service,
     health: HealthServer<H>,
     options: ServerOptions,
-    open: Arc<AtomicUsize>,
     drain: CancellationToken,
     stop: CancellationToken,
 }
 
 impl<H: Health> Worker<H> {
-    async fn serve(self, connections: mpsc::Receiver<Accepted>) {
-        let open = self.open;
-        let incoming =
-            ReceiverStream::new(connections).map(move |accepted| Connection::adopt(accepted, Arc::clone(&open)));
+    async fn serve(self, connections: mpsc::Receiver<Handed>) {
+        let incoming = ReceiverStream::new(connections).map(Connection::adopt);
         let message_bytes_max = self.options.body_bytes_max.saturating_add(MESSAGE_SLACK_BYTES);
         let ext_proc = ExternalProcessorServer::new(self.service)
             .max_decoding_message_size(message_bytes_max)
