@@ -45,8 +45,11 @@ impl BodyPermit {
 
     /// Gives everything back now.
     pub fn release(&mut self) {
-        self.held.dec_by(self.bytes);
-        self.bytes = 0;
+        // Not for nothing: the counter is shared by all threads.
+        if self.bytes > 0 {
+            self.held.dec_by(self.bytes);
+            self.bytes = 0;
+        }
     }
 }
 

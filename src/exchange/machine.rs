@@ -30,6 +30,7 @@ pub(crate) enum Steering {
 struct Booking {
     plan: Plan,
     strategy: &'static str,
+    sent: Moment,
     ticket: Option<Ticket>,
 }
 
@@ -92,35 +93,42 @@ impl Exchange {
     }
 
     fn unknown_path(&mut self) -> Step {
-        if self.head.is_upgrade
-            && let Some(model) = self.head.model_hint.take()
-        {
-            return self.decide(&model);
-        }
-        match self.core.policy.unknown_paths {
-            UnknownPaths::Pass => {
+        let hint = self.head.model_hint.take().filter(|_| self.head.is_upgrade);
+        match (hint, self.core.policy.unknown_paths) {
+            (Some(model), _) => self.decide_by_headers(&model),
+            (None, UnknownPaths::Route) => self.decide_by_headers(""),
+            (None, UnknownPaths::NotFound) => {
+                self.refuse(ApiError::path_not_found(self.head.path.as_deref().unwrap_or_default()))
+            }
+            (None, UnknownPaths::Pass) => {
                 self.core.metrics.passed_through();
                 Step::Pass
             }
-            UnknownPaths::NotFound => {
-                self.refuse(ApiError::path_not_found(self.head.path.as_deref().unwrap_or_default()))
-            }
-            UnknownPaths::Route => self.decide(""),
         }
     }
 
+    fn decide_by_headers(&mut self, model: &str) -> Step {
+        match self.unknown_strategy() {
+            Some(error) => self.refuse(error),
+            None => self.decide(model),
+        }
+    }
+
+    fn unknown_strategy(&self) -> Option<ApiError> {
+        let name = self.head.strategy.as_deref()?;
+        let known = self.core.strategies.named(name).is_some();
+        (!known).then(|| ApiError::unknown_strategy(name, routing::names()))
+    }
+
     fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {
-        if let Some(name) = &self.head.strategy
-            && self.core.strategies.named(name).is_none()
-        {
-            return self.refuse(ApiError::unknown_strategy(name, routing::names()));
+        if let Some(error) = self.unknown_strategy() {
+            return self.refuse(error);
         }
         if let Some(encoding) = &self.head.content_encoding {
             return self.refuse(ApiError::unsupported_encoding(encoding));
         }
-        let max = self.core.policy.body_bytes_max as u64;
-        if self.head.content_length.is_some_and(|length| length > max) {
-            return self.refuse(ApiError::too_large(max));
+        if let Some(error) = self.head.content_length.and_then(|length| self.body.reserve(length).err()) {
+            return self.refuse(error);
         }
         match outlook {
             BodyOutlook::Coming => Step::NeedBody,
@@ -143,20 +151,37 @@ impl Exchange {
         self.body.length()
     }
 
-    /// The body is there, or as much of it as will be shown.
+    /// All of the body is there, or as much as will be shown.
     pub fn request_end(&mut self, completeness: Completeness) -> Step {
-        let Some(Route::Inference(api)) = self.head.route else { return Step::Pass };
-        // The body is taken out of `self` so that what is read of it can be borrowed while deciding.
-        let body =
-            std::mem::replace(&mut self.body, Body::new(self.core.policy.body_bytes_max, self.core.budget.permit()));
-        let joined = body.joined();
-        let step = match completeness {
-            Completeness::Whole => self.with_body(api, &joined),
-            Completeness::Cut => self.with_cut_body(api, &joined),
+        let (Completeness::Whole, Some(Route::Inference(api))) = (completeness, &self.head.route) else {
+            let undecided = |exchange: &mut Self| {
+                let hint = exchange.head.model_hint.take().unwrap_or_default();
+                exchange.decide(&hint)
+            };
+            return self.request_beginning().unwrap_or_else(|| undecided(self));
         };
+        let api = *api;
+        self.with_pieces(|exchange, body| exchange.with_body(api, body))
+    }
+
+    /// Tries to decide by the beginning of the body; `None` if it does not name the model yet.
+    pub fn request_beginning(&mut self) -> Option<Step> {
+        let Some(Route::Inference(api)) = self.head.route else { return Some(Step::Pass) };
+        self.with_pieces(|exchange, beginning| exchange.with_cut_body(api, beginning))
+    }
+
+    /// Lends the body while `self` is at work on it.
+    fn with_pieces<T>(&mut self, work: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
+        let pieces = self.body.take();
+        let joined = match pieces.as_slice() {
+            [] => Cow::Borrowed(&[][..]),
+            [only] => Cow::Borrowed(only.as_slice()),
+            several => Cow::Owned(several.concat()),
+        };
+        let done = work(self, &joined);
         drop(joined);
-        self.body = body;
-        step
+        self.body.put_back(pieces);
+        done
     }
 
     fn with_body(&mut self, api: Api, body: &[u8]) -> Step {
@@ -171,19 +196,14 @@ impl Exchange {
         }
     }
 
-    fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Step {
-        let content_type = self.head.content_type.take();
-        let Some(cut) = openai::head::read_cut(api, content_type.as_deref(), beginning) else {
-            let hint = self.head.model_hint.take().unwrap_or_default();
-            return self.decide(&hint);
-        };
+    fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Option<Step> {
+        let cut = openai::head::read_cut(api, self.head.content_type.as_deref(), beginning)?;
         if let Some(fault) = cut.fault {
-            return self.refuse(ApiError::from(fault));
+            return Some(self.refuse(ApiError::from(fault)));
         }
+        let model = cut.head.model?;
         self.streamed = cut.head.stream;
-        let hint = self.head.model_hint.take();
-        let model = cut.head.model.as_deref().or(hint.as_deref()).unwrap_or_default();
-        self.decide(model)
+        Some(self.decide(&model))
     }
 
     /// Routes again after a wait.
@@ -217,7 +237,9 @@ impl Exchange {
         let strategy = self.strategy(&core);
         let view = self.view(model);
         match routing::decide(&*strategy.router, &view, serving(&snapshot, model), core.policy.list) {
-            None if snapshot.endpoints().is_empty() => self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)),
+            None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
+                self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S))
+            }
             None => self.refuse(ApiError::model_not_found(model)),
             Some(Err(wait)) => {
                 self.waiting_model = Some(model.into());
@@ -236,14 +258,28 @@ impl Exchange {
     }
 
     fn send(&mut self, plan: Plan, strategy: &'static str) -> Step {
-        let ticket = (self.steering == Steering::Real).then(|| Ticket::open(Arc::clone(plan.first())));
-        self.booking = Some(Booking { plan: plan.clone(), strategy, ticket });
-        Step::Send(Dispatch { plan, strategy })
+        let sent = self.core.clock.now();
+        let ticket = (self.steering == Steering::Real).then(|| {
+            plan.first().live.begin_trial(sent, self.core.policy.cooldown.base);
+            Ticket::open(Arc::clone(plan.first()))
+        });
+        self.booking = Some(Booking { plan, strategy, sent, ticket });
+        Step::Send
+    }
+
+    /// The decision, once it is made.
+    pub fn dispatch(&self) -> Option<Dispatch<'_>> {
+        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: booking.strategy })
     }
 
     /// The body's pieces as they came, for a front end that has to send them back.
     pub fn take_body(&mut self) -> Vec<Vec<u8>> {
         self.body.take()
+    }
+
+    /// The front end holds nothing of the body any longer.
+    pub fn release_body(&mut self) {
+        self.body.release();
     }
 
     /// Takes the response headers: learns who served, and gives the headers to add for the client.
@@ -252,15 +288,16 @@ impl Exchange {
         let now = self.core.clock.now();
         self.answered_at = Some(now);
         self.core.metrics.response(report.status);
-        let verdict = report.judge(booking.plan.endpoints(), &self.core.reader.load());
+        let verdict = report.judge(booking.plan.endpoints(), &self.core.reader);
         if self.steering == Steering::Real {
             for (endpoint, failure) in &verdict.failed {
                 let jitter = fastrand::Rng::with_seed(self.seed).f64();
-                let pause = endpoint.live.report_failure(*failure, now, self.core.policy.cooldown, jitter);
+                let pause =
+                    endpoint.live.report_failure(*failure, booking.sent, now, self.core.policy.cooldown, jitter);
                 self.core.events.endpoint_failed(endpoint, *failure, pause, now);
             }
             if let Some(served) = verdict.served.as_ref().filter(|_| verdict.alive)
-                && served.live.report_answer()
+                && served.live.report_answer(booking.sent)
             {
                 self.core.events.endpoint_back(served, now);
             }
@@ -313,6 +350,11 @@ impl Exchange {
         Step::Answer(self.refusal(error))
     }
 
+    /// Counts something that the proxy should not have said.
+    pub fn protocol_fault(&self, kind: &'static str) {
+        self.core.metrics.protocol_fault(kind);
+    }
+
     /// Counts a refusal and makes its answer.
     pub fn refusal(&self, error: ApiError) -> LocalReply {
         self.core.metrics.refusal(error.reason);
@@ -322,17 +364,17 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.booking.is_none() || self.steering == Steering::Shadow {
-            return;
-        }
-        match self.answered_at {
-            None => self.core.metrics.aborted(),
-            Some(answered_at) if self.streamed && !self.complete => {
-                if self.core.note_stream_end(answered_at, self.core.clock.now()) {
-                    self.core.events.early_stream_end();
-                }
+        let Some(booking) = self.booking.as_ref().filter(|_| self.steering == Steering::Real) else { return };
+        let last_heard = match self.answered_at {
+            None => {
+                self.core.metrics.aborted();
+                booking.sent
             }
-            Some(_) => {}
+            Some(answered_at) if self.streamed && !self.complete => answered_at,
+            Some(_) => return,
+        };
+        if self.core.ends_early(last_heard, self.core.clock.now()) {
+            self.core.events.early_stream_end();
         }
     }
 }
@@ -344,9 +386,9 @@ fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
 /// The model that a request names; empty for the engine-specific call that names none.
 fn required_model<'a>(api: Api, head: &openai::Head<'a>) -> Result<Cow<'a, str>, BodyError> {
     match (&head.model, api) {
-        (Some(model), _) => Ok(model.clone()),
+        (Some(model), _) if !model.is_empty() => Ok(model.clone()),
         (None, Api::Generate) => Ok(Cow::Borrowed("")),
-        (None, _) => Err(BodyError::MissingModel),
+        _ => Err(BodyError::MissingModel),
     }
 }
 

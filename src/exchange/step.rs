@@ -23,8 +23,8 @@ pub enum Step {
     Pass,
     /// Show us the body.
     NeedBody,
-    /// Send the request there.
-    Send(Dispatch),
+    /// Send the request where [`Exchange::dispatch`](super::Exchange::dispatch) says.
+    Send,
     /// Answer the client; the request goes nowhere.
     Answer(LocalReply),
     /// Call [`Exchange::resume`](super::Exchange::resume) when this is resumed, or
@@ -33,17 +33,17 @@ pub enum Step {
 }
 
 /// A decision.
-#[derive(Debug, Clone)]
-pub struct Dispatch {
+#[derive(Debug, Clone, Copy)]
+pub struct Dispatch<'a> {
     /// The endpoints, best first.
-    pub plan: Plan,
+    pub plan: &'a Plan,
     /// Who decided.
     pub strategy: &'static str,
 }
 
-impl Dispatch {
+impl Dispatch<'_> {
     /// The endpoints' addresses as a header value, `ip:port,ip:port`.
-    pub fn list(&self) -> String {
+    pub fn list(self) -> String {
         let mut list = String::with_capacity(24 * self.plan.endpoints().len());
         for endpoint in self.plan.endpoints() {
             if !list.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::domain::Failure;
-use crate::state::{Endpoint, Snapshot};
+use crate::state::{Endpoint, Reader};
 
 /// Envoy's response flags, as the bits of the attribute `response.flags`
 /// (`envoy/stream_info/stream_info.h`, `CoreResponseFlag`).
@@ -32,6 +32,8 @@ pub struct UpstreamReport {
     pub attempts: Option<u32>,
     /// Response flags, as bits.
     pub flags: Option<u64>,
+    /// The proxy noted how long the engine took (`x-envoy-upstream-service-time`), so it is the engine's answer.
+    pub timed: bool,
 }
 
 /// What a report means for the endpoints.
@@ -58,11 +60,16 @@ impl UpstreamReport {
             Some(Failure::Reset)
         } else if self.has(flag::UPSTREAM_REQUEST_TIMEOUT) {
             Some(Failure::TimedOut)
-        } else if matches!(self.status, 502 | 503) && !self.is_proxys_own() {
+        } else if matches!(self.status, 502 | 503) && self.is_engines_own() {
             Some(Failure::Unavailable)
         } else {
             None
         }
+    }
+
+    /// The answer is the engine's. Without flags, a 503 may as well be the proxy's: blame needs a sign.
+    fn is_engines_own(&self) -> bool {
+        if self.flags.is_some() { !self.is_proxys_own() } else { self.timed }
     }
 
     /// The proxy answered without asking any endpoint.
@@ -71,13 +78,13 @@ impl UpstreamReport {
     }
 
     /// Judges the attempts made for a request that was sent to `plan`, best first.
-    pub(super) fn judge(&self, plan: &[Arc<Endpoint>], snapshot: &Snapshot) -> Verdict {
+    pub(super) fn judge(&self, plan: &[Arc<Endpoint>], fleet: &Reader) -> Verdict {
         let mut verdict = Verdict::default();
         let attempts = self.attempts.unwrap_or(1) as usize;
         let served_at = self.address.and_then(|address| plan.iter().position(|e| e.spec.address == address));
         verdict.served = match (self.address, served_at) {
             (_, Some(at)) => plan.get(at).cloned(),
-            (Some(address), None) => snapshot.at(address).cloned(),
+            (Some(address), None) => fleet.load().at(address).cloned(),
             // Not told: the only endpoint it can have been, or the one after as many failures as there were.
             (None, None) => plan.get(attempts.saturating_sub(1)).cloned(),
         };
@@ -90,7 +97,9 @@ impl UpstreamReport {
                 verdict.failed.retain(|(endpoint, _)| endpoint.id != served.id);
                 verdict.failed.push((Arc::clone(served), failure));
             }
-            (None, Some(_)) => verdict.alive = self.status != 0 && self.status != 504 && !self.is_proxys_own(),
+            (None, Some(_)) => {
+                verdict.alive = self.status != 0 && !matches!(self.status, 502..=504) && !self.is_proxys_own();
+            }
             _ => {}
         }
         verdict
@@ -100,6 +109,7 @@ impl UpstreamReport {
 #[cfg(test)]
 mod tests {
     use crate::domain::{EndpointId, EndpointSpec};
+    use crate::state::Snapshot;
 
     use super::*;
 
@@ -116,7 +126,9 @@ mod tests {
         known: &[Arc<Endpoint>],
         report: UpstreamReport,
     ) -> (Option<u16>, bool, Vec<(u16, Failure)>) {
-        let verdict = report.judge(plan, &Snapshot::build(1, known.to_vec()));
+        let fleet = Reader::default();
+        fleet.publish(Snapshot::build(1, known.to_vec()));
+        let verdict = report.judge(plan, &fleet);
         let port = |endpoint: &Arc<Endpoint>| endpoint.spec.address.port();
         let failed = verdict.failed.iter().map(|(endpoint, failure)| (port(endpoint), *failure)).collect();
         (verdict.served.as_ref().map(port), verdict.alive, failed)
@@ -124,7 +136,7 @@ mod tests {
 
     fn at(port: u16, attempts: u32, status: u16, flags: u64) -> UpstreamReport {
         let address = Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        UpstreamReport { status, address, attempts: Some(attempts), flags: Some(flags) }
+        UpstreamReport { status, address, attempts: Some(attempts), flags: Some(flags), timed: false }
     }
 
     #[test]
@@ -160,6 +172,14 @@ mod tests {
         let expected = vec![(1, Failure::PassedOver)];
         assert_eq!(judge(&fleet[..1], &fleet, at(3, 2, 200, 0)), (Some(3), true, expected.clone()));
         assert_eq!(judge(&fleet[..1], &fleet[..1], at(3, 2, 200, 0)), (None, false, expected));
+    }
+
+    #[test]
+    fn without_flags_a_503_is_blamed_only_with_a_sign_that_the_engine_made_it() {
+        let plan = plan(1);
+        let bare = UpstreamReport { status: 503, ..Default::default() };
+        assert!(judge(&plan, &plan, bare).2.is_empty());
+        assert_eq!(judge(&plan, &plan, UpstreamReport { timed: true, ..bare }).2, vec![(1, Failure::Unavailable)]);
     }
 
     #[test]

@@ -3,19 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
 };
 use futures_util::Stream;
 use tokio::time::Sleep;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::exchange::Core;
 use crate::telemetry::Metrics;
 
-use super::machine::{Flow, Machine, Settings};
+use super::machine::{Flow, Machine, Settings, TimeLimit};
 
 /// The gRPC service. One per serving thread; all share the core.
 #[derive(Debug, Clone)]
@@ -64,7 +63,7 @@ pub(super) struct Session {
     /// Runs while the machine has a time limit.
     timer: Option<Pin<Box<Sleep>>>,
     /// The limit that the timer was set for.
-    limit: Option<Duration>,
+    limit: Option<TimeLimit>,
     _open: OpenStream,
 }
 
@@ -74,12 +73,15 @@ impl Session {
         let limit = self.machine.time_limit();
         if limit != self.limit {
             self.limit = limit;
-            self.timer = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+            self.timer = limit.map(|limit| Box::pin(tokio::time::sleep(limit.after)));
         }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(context),
-            None => Poll::Pending,
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        let ran_out = timer.as_mut().poll(context);
+        if ran_out.is_ready() {
+            // A timer that ran out stays so at every poll.
+            self.timer = None;
         }
+        ran_out
     }
 }
 
@@ -100,14 +102,20 @@ impl Stream for Session {
                     session.machine.on_message(message);
                     continue;
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+                // A message that cannot be taken ends the stream as a fault, so that Envoy does not go on unseen.
+                Poll::Ready(Some(Err(status))) => {
+                    if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+                        session.machine.unreadable_message();
+                    }
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
             if session.machine.waiting().is_some_and(|wait| wait.poll_resumed(context).is_ready()) {
                 session.machine.resume();
             } else if session.poll_time_limit(context).is_ready() {
                 session.machine.time_out();
-                session.limit = None;
             } else {
                 return Poll::Pending;
             }

@@ -56,9 +56,8 @@ impl From<&Config> for Settings {
     }
 }
 
-/// How much of a `STREAMED` body is waited for. Envoy stops reading from the client at its buffer limit (1 MiB by
-/// default) while the headers are unanswered, so a decision has to come before.
-const STREAMED_BYTES_MAX: usize = 512 << 10;
+/// How much of a `STREAMED` body is waited for without a model in it: half of a small buffer limit of Envoy's.
+const STREAMED_BYTES_MAX: usize = 16 << 10;
 
 /// Whether the stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +66,15 @@ pub enum Flow {
     Continue,
     /// Send what is due, then end the stream.
     Close,
+}
+
+/// How long a phase may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimit {
+    /// Which phase: two with the same limit are still two.
+    phase: u32,
+    /// From its beginning.
+    pub after: Duration,
 }
 
 /// Which answer carries the decision.
@@ -99,6 +107,9 @@ pub struct Machine {
     phase: Phase,
     out: VecDeque<ProcessingResponse>,
     flow: Flow,
+    /// Counts the phases entered.
+    phases: u32,
+    is_begun: bool,
     observing: bool,
     has_body: bool,
     /// Body messages of `STREAMED` mode that wait behind the answer to the headers.
@@ -119,6 +130,8 @@ impl Machine {
             phase: Phase::Start,
             out: VecDeque::new(),
             flow: Flow::Continue,
+            phases: 0,
+            is_begun: false,
             observing: false,
             has_body: false,
             owed: 0,
@@ -129,7 +142,11 @@ impl Machine {
 
     /// The next message to send, if one is due.
     pub fn next_reply(&mut self) -> Option<ProcessingResponse> {
-        self.out.pop_front()
+        let reply = self.out.pop_front();
+        if reply.is_none() && matches!(self.phase, Phase::Forwarding) {
+            self.exchange.release_body();
+        }
+        reply
     }
 
     /// Whether the stream goes on once all replies are sent.
@@ -146,13 +163,19 @@ impl Machine {
     }
 
     /// The time limit of the present phase, if it has one of ours; it runs from the phase's beginning.
-    pub fn time_limit(&self) -> Option<Duration> {
-        match &self.phase {
-            Phase::Waiting(..) => Some(self.settings.decision_timeout),
+    pub fn time_limit(&self) -> Option<TimeLimit> {
+        let after = match &self.phase {
+            Phase::Waiting(..) => self.settings.decision_timeout,
             // In the other modes Envoy collects the body, under its own limits.
-            Phase::Collecting(Carrier::Headers) => Some(self.settings.body_timeout),
-            _ => None,
-        }
+            Phase::Collecting(Carrier::Headers) => self.settings.body_timeout,
+            _ => return None,
+        };
+        Some(TimeLimit { phase: self.phases, after })
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.phases += 1;
     }
 
     /// The wait is over: decides again.
@@ -175,11 +198,16 @@ impl Machine {
         }
     }
 
+    /// A message came that is larger than we take.
+    pub fn unreadable_message(&self) {
+        self.exchange.protocol_fault("message_too_large");
+    }
+
     /// Takes one message.
-    pub fn on_message(&mut self, message: ProcessingRequest) {
-        let mut message = message;
+    pub fn on_message(&mut self, mut message: ProcessingRequest) {
+        self.read_protocol(&message);
         match message.request.take() {
-            Some(Request::RequestHeaders(headers)) => self.request_headers(&message, &headers),
+            Some(Request::RequestHeaders(headers)) => self.request_headers(&headers),
             Some(Request::RequestBody(body)) => self.request_body(body),
             Some(Request::RequestTrailers(_)) => self.request_trailers(),
             Some(Request::ResponseHeaders(headers)) => self.response_headers(&message, &headers),
@@ -195,14 +223,25 @@ impl Machine {
         }
     }
 
-    fn request_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
-        if !matches!(self.phase, Phase::Start) {
+    /// The first message tells how the stream is configured; it should be the request headers.
+    fn read_protocol(&mut self, message: &ProcessingRequest) {
+        if std::mem::replace(&mut self.is_begun, true) {
             return;
         }
         self.modes = Modes::read(message.protocol_config.as_ref());
         self.observing = message.observability_mode;
         if self.observing {
             self.exchange.observe();
+        }
+        if !matches!(message.request, Some(Request::RequestHeaders(_))) {
+            self.exchange.protocol_fault("no_request_headers");
+        }
+    }
+
+    fn request_headers(&mut self, headers: &HttpHeaders) {
+        if !matches!(self.phase, Phase::Start) {
+            self.exchange.protocol_fault("repeated_request_headers");
+            return self.push(replies::request_headers(CommonResponse::default()));
         }
         let head = RequestHead::read(reading::headers(headers.headers.as_ref()));
         self.has_body = !headers.end_of_stream;
@@ -227,11 +266,11 @@ impl Machine {
             let mut mutation = HeaderMutation::default();
             replies::remove(&mut mutation, &self.exchange.head().forged);
             let mut reply = replies::message(replies::request_headers(replies::common(mutation, false)));
-            reply.mode_override = self.modes.hold_stream().filter(|_| self.settings.mode_override);
+            reply.mode_override = self.modes.hold_stream(self.modes.request).filter(|_| self.settings.mode_override);
             self.out.push_back(reply);
-            self.phase = Phase::Collecting(Carrier::Body);
+            self.enter(Phase::Collecting(Carrier::Body));
         } else {
-            self.phase = Phase::Collecting(Carrier::Headers);
+            self.enter(Phase::Collecting(Carrier::Headers));
         }
     }
 
@@ -241,6 +280,11 @@ impl Machine {
         match (&self.phase, self.modes.request) {
             (_, BodyMode::Duplex) if had_ended => {}
             (&Phase::Collecting(carrier), _) => self.collect_body(body, carrier),
+            (Phase::Waiting(..), BodyMode::Duplex) => {
+                if let Some(refusal) = self.exchange.request_body(body.body) {
+                    self.answer(refusal);
+                }
+            }
             (Phase::Waiting(..), _) => self.owed += 1,
             (_, BodyMode::Duplex) => self.send_pieces(vec![body.body], body.end_of_stream),
             _ => self.push(replies::request_body(CommonResponse::default())),
@@ -251,21 +295,23 @@ impl Machine {
         if let Some(refusal) = self.exchange.request_body(body.body) {
             return self.answer(refusal);
         }
-        let completeness = match self.modes.request {
-            BodyMode::Duplex if !body.end_of_stream => return,
-            BodyMode::Streamed => {
-                self.owed += 1;
-                match body.end_of_stream {
-                    true => Completeness::Whole,
-                    false if self.exchange.body_length() > STREAMED_BYTES_MAX => Completeness::Cut,
-                    false => return,
-                }
+        self.owed += usize::from(self.modes.request == BodyMode::Streamed);
+        let step = match self.modes.request {
+            BodyMode::Duplex | BodyMode::Streamed if body.end_of_stream => {
+                self.exchange.request_end(Completeness::Whole)
             }
-            BodyMode::BufferedPartial if !body.end_of_stream => Completeness::Cut,
+            BodyMode::Duplex => return,
+            // Envoy stops reading from the client at its buffer limit while the headers are unanswered, so the decision
+            // is made as soon as the model is known, and at some point without it.
+            BodyMode::Streamed => match self.exchange.request_beginning() {
+                None if self.exchange.body_length() < STREAMED_BYTES_MAX => return,
+                None => self.exchange.request_end(Completeness::Cut),
+                Some(step) => step,
+            },
+            BodyMode::BufferedPartial if !body.end_of_stream => self.exchange.request_end(Completeness::Cut),
             // Buffered: one message is all of it, also when trailers follow and the flag is not set.
-            _ => Completeness::Whole,
+            _ => self.exchange.request_end(Completeness::Whole),
         };
-        let step = self.exchange.request_end(completeness);
         self.deliver(step, carrier);
     }
 
@@ -286,35 +332,38 @@ impl Machine {
 
     /// Carries out a step: the decision and, behind it, whatever was held back.
     fn deliver(&mut self, step: Step, carrier: Carrier) {
-        let dispatch = match step {
+        let is_sent = match step {
             Step::Answer(reply) => return self.answer(reply),
-            Step::Wait(wait) => {
-                self.phase = Phase::Waiting(carrier, wait);
-                return;
-            }
-            Step::Send(dispatch) => Some(dispatch),
-            Step::Pass | Step::NeedBody => None,
+            Step::Wait(wait) => return self.enter(Phase::Waiting(carrier, wait)),
+            Step::Send => true,
+            Step::Pass | Step::NeedBody => false,
         };
-        self.phase = Phase::Forwarding;
-        let mut reply = self.decision(dispatch.as_ref(), carrier);
+        self.enter(Phase::Forwarding);
+        let mut reply = self.decision(carrier);
         if carrier == Carrier::Headers && self.settings.mode_override {
-            let mode = if dispatch.is_some() { self.modes.hold_stream() } else { self.modes.let_pass() };
-            reply.mode_override = mode;
+            reply.mode_override = match is_sent {
+                // A body that comes only after the answer would be buffered for ever.
+                true if self.exchange.head().is_upgrade => self.modes.hold_stream(BodyMode::None),
+                true => self.modes.hold_stream(self.modes.request),
+                false => self.modes.let_pass(),
+            };
         }
         self.out.push_back(reply);
         self.release_held();
     }
 
-    fn decision(&mut self, dispatch: Option<&Dispatch>, carrier: Carrier) -> ProcessingResponse {
+    fn decision(&self, carrier: Carrier) -> ProcessingResponse {
+        let dispatch = self.exchange.dispatch();
         let list = dispatch.map(Dispatch::list);
         let mut mutation = match (dispatch, &list) {
             (Some(dispatch), Some(list)) => replies::destination(&self.settings, dispatch, list),
             _ => HeaderMutation::default(),
         };
+        let forged = &self.exchange.head().forged;
         if carrier == Carrier::Headers {
-            replies::remove(&mut mutation, &self.exchange.head().forged);
+            replies::remove(&mut mutation, forged);
         }
-        let clears = self.settings.clear_route_cache && (dispatch.is_some() || !self.exchange.head().forged.is_empty());
+        let clears = self.settings.clear_route_cache && (dispatch.is_some() || !forged.is_empty());
         let common = replies::common(mutation, clears);
         let mut reply = replies::message(match carrier {
             Carrier::Headers => replies::request_headers(common),
@@ -384,7 +433,7 @@ impl Machine {
     }
 
     fn answer(&mut self, reply: LocalReply) {
-        self.phase = Phase::Forwarding;
+        self.enter(Phase::Forwarding);
         self.out.push_back(replies::immediate(reply));
         self.flow = Flow::Close;
     }

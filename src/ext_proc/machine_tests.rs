@@ -1,7 +1,7 @@
 //! The protocol as tables: messages in, messages out, in every body mode.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::config::Config;
 use crate::domain::{Clock, EndpointSpec};
 use crate::exchange::Core;
-use crate::routing::{self, StrategySet};
+use crate::routing::{self, Candidates, Decision, RequestView, Resume, Router, StrategySet, Wait};
 use crate::state::{Change, Registry, SourceId};
 use crate::telemetry::Metrics;
 
@@ -40,15 +40,18 @@ impl Bench {
     }
 
     fn with(config: &Config) -> Self {
+        Self::deciding_by(StrategySet::build(&config.routing.algorithm).unwrap(), config)
+    }
+
+    fn deciding_by(strategies: StrategySet, config: &Config) -> Self {
         let mut registry = Registry::new();
         let spec = |port: u16| EndpointSpec {
             models: vec![crate::domain::ModelSpec { name: "m".into(), adapters: vec![] }],
             ..EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port)))
         };
         registry.apply([Change::Replace(SourceId(0), vec![spec(1), spec(2), spec(3)])]).1.unwrap();
-        let strategies = Arc::new(StrategySet::build(&config.routing.algorithm).unwrap());
         let metrics = Metrics::new(&routing::names());
-        let core = Core::new(config, registry.reader(), strategies, metrics, Clock::start());
+        let core = Core::new(config, registry.reader(), Arc::new(strategies), metrics, Clock::start());
         Self { core: Arc::new(core), settings: Arc::new(Settings::from(config)) }
     }
 
@@ -314,9 +317,107 @@ fn a_body_that_never_ends_times_out_where_we_hold_it() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     say(&mut machine, post(DUPLEX, &[]));
-    assert_eq!(machine.time_limit(), Some(Duration::from_mins(1)));
+    assert_eq!(machine.time_limit().unwrap().after, Duration::from_mins(1));
     machine.time_out();
     assert_eq!(word(&machine.next_reply().unwrap()), "immediate 408 request_timeout");
+}
+
+/// Makes every request wait; hands the handles to the test.
+#[derive(Debug, Default)]
+struct Queue(Mutex<Vec<Resume>>);
+
+impl Router for Queue {
+    fn route(&self, _: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+        let mut waiting = self.0.lock().unwrap();
+        if waiting.len() == 2 {
+            return Decision::Send(Arc::clone(candidates.at(1)));
+        }
+        let (wait, resume) = Wait::new();
+        waiting.push(resume);
+        Decision::Wait(wait)
+    }
+}
+
+fn queued(mode: i32) -> (Bench, Machine) {
+    let bench = Bench::deciding_by(StrategySet::only(Arc::<Queue>::default()), &Config::default());
+    let mut machine = bench.machine();
+    say(&mut machine, post(mode, &[]));
+    assert!(say(&mut machine, body(mode, CHAT.as_bytes(), true)).is_empty());
+    (bench, machine)
+}
+
+#[test]
+fn a_decision_that_takes_too_long_falls_to_the_least_loaded_endpoint() {
+    for (mode, expected) in [(BUFFERED, vec!["body set 3"]), (DUPLEX, vec!["headers set 3", "body piece 57 end"])] {
+        let (bench, mut machine) = queued(mode);
+        assert_eq!(machine.time_limit().unwrap().after, Duration::from_secs(2));
+        machine.time_out();
+        let replies: Vec<_> = std::iter::from_fn(|| machine.next_reply()).collect();
+        assert_eq!(words(&replies), expected);
+        assert_eq!((machine.time_limit(), bench.in_flight()), (None, 1));
+        assert!(bench.core.metrics.encode().contains("fairlead_degraded_decisions_total 1"));
+    }
+}
+
+#[test]
+fn a_resumed_request_is_decided_again_and_may_wait_again() {
+    let (bench, mut machine) = queued(BUFFERED);
+    let first = machine.time_limit();
+    machine.resume();
+    assert!(machine.waiting().is_some());
+    assert_ne!(machine.time_limit(), first, "a second wait has a limit of its own");
+    machine.resume();
+    assert_eq!(word(&machine.next_reply().unwrap()), "body set 3");
+    assert_eq!(bench.in_flight(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_while_its_decision_waits_leaves_nothing() {
+    let (bench, machine) = queued(DUPLEX);
+    drop(machine);
+    assert_eq!((bench.in_flight(), bench.core.metrics.body_bytes_held.get()), (0, 0));
+}
+
+#[test]
+fn a_path_in_another_spelling_is_the_same_path() {
+    let pairs = [(":method", "POST"), (":path", "/v1/%63hat/completions")];
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    say(&mut machine, message(BUFFERED, Request::RequestHeaders(headers_of(&pairs, false))));
+    let steering = r#"{"model":"m","messages":[],"kv_transfer_params":{}}"#;
+    let replies = words(&say(&mut machine, body(BUFFERED, steering.as_bytes(), true)));
+    assert!(replies[0].starts_with("immediate 400"), "{replies:?}");
+}
+
+#[test]
+fn an_upgrade_turns_the_buffering_of_a_body_off() {
+    let pairs = [(":method", "GET"), (":path", "/v1/realtime?model=m"), ("upgrade", "websocket")];
+    let bench = Bench::new();
+    let replies = say(&mut bench.machine(), message(BUFFERED, Request::RequestHeaders(headers_of(&pairs, false))));
+    assert_eq!(replies[0].mode_override.unwrap().request_body_mode, NONE);
+}
+
+#[test]
+fn a_streamed_body_is_not_waited_for_once_its_model_is_known() {
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    let mut first = post(STREAMED, &[]);
+    first.protocol_config.as_mut().unwrap().send_body_without_waiting_for_header_response = true;
+    say(&mut machine, first);
+    let replies = say(&mut machine, body(STREAMED, br#"{"model":"m","messages":[{"#, false));
+    assert_eq!(words(&replies), ["headers set 3", "body"]);
+}
+
+#[test]
+fn the_budget_holds_a_duplex_body_until_its_last_piece_is_sent() {
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    say(&mut machine, post(DUPLEX, &[]));
+    machine.on_message(body(DUPLEX, CHAT.as_bytes(), true));
+    let held = || bench.core.metrics.body_bytes_held.get();
+    assert_eq!(held(), i64::try_from(CHAT.len()).unwrap());
+    while machine.next_reply().is_some() {}
+    assert_eq!(held(), 0);
 }
 
 #[test]

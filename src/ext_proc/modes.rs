@@ -76,12 +76,12 @@ impl Modes {
     }
 
     /// An override that keeps our stream open to the end of the exchange. An override replaces the body modes as
-    /// well, so they are repeated. `None` where Envoy would ignore it.
-    pub(super) fn hold_stream(self) -> Option<ProcessingMode> {
+    /// well, so they are repeated, the request's as `request`. `None` where Envoy would ignore it.
+    pub(super) fn hold_stream(self, request: BodyMode) -> Option<ProcessingMode> {
         (self.told && self.request != BodyMode::Duplex && !self.body_before_answer).then(|| ProcessingMode {
             request_header_mode: HeaderSendMode::Default.into(),
             response_header_mode: HeaderSendMode::Send.into(),
-            request_body_mode: self.request.to_wire(),
+            request_body_mode: request.to_wire(),
             response_body_mode: self.response.to_wire(),
             request_trailer_mode: HeaderSendMode::Skip.into(),
             response_trailer_mode: HeaderSendMode::Send.into(),

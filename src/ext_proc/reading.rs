@@ -24,8 +24,14 @@ fn value(header: &HeaderValue) -> &[u8] {
 
 /// What came with the response headers: status, and the attributes and metadata that tell of the attempts.
 pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMap>) -> UpstreamReport {
-    let status = headers(map).find(|(name, _)| *name == ":status");
-    let status = status.and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
+    let mut report = UpstreamReport::default();
+    for (name, value) in headers(map) {
+        match name {
+            ":status" => report.status = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0),
+            "x-envoy-upstream-service-time" => report.timed = true,
+            _ => {}
+        }
+    }
     let attributes = message.attributes.get(ATTRIBUTES);
     let text = |name| attributes.and_then(|a| field(a, name)).and_then(as_text);
     let number = |name| attributes.and_then(|a| field(a, name)).and_then(as_number);
@@ -34,10 +40,10 @@ pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMa
         as_text(field(metadata, SERVED.1)?)?.parse().ok()
     };
     UpstreamReport {
-        status: status.unwrap_or(0),
         address: text("upstream.address").and_then(|text| text.parse::<SocketAddr>().ok()).or_else(served),
         attempts: number("upstream.request_attempt_count").map(|count| count as u32),
         flags: number("response.flags"),
+        ..report
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn set(name: &str, value: impl Into<Vec<u8>>) -> HeaderValueOption {
 }
 
 /// The headers that carry a decision.
-pub(super) fn destination(settings: &Settings, dispatch: &Dispatch, list: &str) -> HeaderMutation {
+pub(super) fn destination(settings: &Settings, dispatch: Dispatch<'_>, list: &str) -> HeaderMutation {
     let mut mutation = HeaderMutation::default();
     if settings.endpoint_header {
         mutation.set_headers.push(set(ENDPOINT, list));

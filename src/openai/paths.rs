@@ -135,7 +135,9 @@ impl Api {
 /// The `/v1` prefix is optional wherever some engine leaves it out; where an engine insists on it,
 /// that engine's own 404 is the better answer.
 pub fn classify(method: &str, path: &str) -> Route {
-    let path = without_query(path).trim_end_matches('/');
+    // Engines decode the path before they look at it, so another spelling must not be another path.
+    let path = decode(without_query(path), Plus::IsPlus);
+    let path = path.trim_end_matches('/');
     let short = match path.strip_prefix("/v1") {
         Some(rest) if rest.starts_with('/') => rest,
         _ => path,
@@ -167,6 +169,8 @@ fn api(path: &str, short: &str) -> Option<Api> {
     let native = match path {
         "/v2/rerank" => Some(Api::Rerank),
         "/v2/embed" | "/embedding" | "/encode" => Some(Api::Embeddings),
+        // vLLM's entrance for SageMaker: the body of any API, chat most of all.
+        "/invocations" => Some(Api::Chat),
         "/completion" => Some(Api::Completions),
         "/infill" => Some(Api::Infill),
         "/generate" | "/inference/v1/generate" => Some(Api::Generate),
@@ -206,7 +210,7 @@ fn model_page(short: &str) -> Route {
         return Route::ListModels;
     }
     match short.strip_prefix("/models/") {
-        Some(id) => Route::GetModel(decode(id, Plus::IsPlus).into_owned()),
+        Some(id) => Route::GetModel(id.to_owned()),
         None => Route::Unknown,
     }
 }

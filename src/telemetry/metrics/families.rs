@@ -83,6 +83,8 @@ families! {
     ENDPOINT_SCRAPE_AGE: Gauge "fairlead_endpoint_scrape_age_seconds" ["endpoint", "name"]
         "Age of the last reading of the engine's metrics, in seconds; absent before the first";
     SCRAPES: Counter "fairlead_scrapes_total" ["result"] "Reads of engine metrics, by result (`ok`, `failed`)";
+    SCRAPE_UNREADABLE: Counter "fairlead_scrape_unreadable_lines_total" [] "Lines of metrics pages that could not be read";
+    SCRAPE_TOO_LARGE: Counter "fairlead_scrape_pages_too_large_total" [] "Metrics pages dropped at the size limit";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
 }

@@ -194,7 +194,7 @@ fn say_where(stack: &Stack, model: &str, out: &mut impl Write) -> anyhow::Result
     writeln!(out, "  curl -s {admin}/api/endpoints")?;
     match stack.engines().first() {
         Some(engine) => {
-            writeln!(out, "  curl -d '{{\"fault\":\"refuse\",\"for_ms\":5000}}' {}/_lab/fault", engine.url())?
+            writeln!(out, "  curl -d '{{\"fault\":\"refuse\",\"for_ms\":5000}}' {}/_lab/fault", engine.url())?;
         }
         None => writeln!(out, "  curl -s {admin}/metrics")?,
     }
