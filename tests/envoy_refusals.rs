@@ -13,8 +13,7 @@ use fairlead_lab::harness::wait_until;
 use serde_json::Value;
 
 const BODY_BYTES_MAX: usize = 65_536;
-const SETTINGS: &str =
-    "limits: { body_bytes_max: 65536 }\nrouting: { algorithm: round-robin, unknown_paths: not-found }";
+const SETTINGS: &str = "limits: { body_bytes_max: 65536, body_timeout: 2s }\nrouting: { algorithm: round-robin, unknown_paths: not-found }";
 /// Envoy writes its access log every ten seconds.
 const LOG_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -26,6 +25,16 @@ async fn refusals_of_buffered_bodies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_of_duplex_bodies() {
     refusals(Mode::Duplex, Net::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_partially_buffered_bodies() {
+    refusals(Mode::Partial, Net::Kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_streamed_bodies() {
+    refusals(Mode::Streamed, Net::Kept).await;
 }
 
 /// A request that is refused, and how. The name is its request id.
@@ -138,9 +147,32 @@ async fn refusals(mode: Mode, net: Net) {
     lab.settled("refusals").await;
     let answer = lab.post(CHAT, &good()).await;
     assert_eq!((answer.status, answer.header("routing-strategy")), (200, "round-robin"), "{answer:?}");
+    longest_body_passes(&lab).await;
+    if mode == Mode::Duplex {
+        unfinished_bodies_are_not_kept(&lab).await;
+    }
     let mut reasons: HashMap<&str, &str> = cases.iter().map(|case| (case.name, case.code)).collect();
     reasons.insert("unknown-get", "unknown_path");
     logged(&lab, &reasons).await;
+}
+
+async fn longest_body_passes(lab: &Lab) {
+    let mut body = good();
+    body.push_str(&" ".repeat(BODY_BYTES_MAX - body.len()));
+    for answer in [lab.post(CHAT, &body).await, lab.post_in_pieces(CHAT, &[], body.as_bytes()).await] {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    lab.settled("longest body").await;
+}
+
+/// Where Envoy hands bodies over as they arrive, nobody but us waits for the end.
+async fn unfinished_bodies_are_not_kept(lab: &Lab) {
+    let call = || lab.post_unfinished(CHAT, &[], r#"{"model":"#);
+    lab.leave_when("body held", call(), || async { Ok(lab.bytes_held().await? > 0) }).await;
+    lab.settled("the client left").await;
+    let late = call().await;
+    assert_eq!((late.status, &late.json()["error"]["code"]), (408, &"request_timeout".into()), "{late:?}");
+    lab.settled("body timeout").await;
 }
 
 fn check(case: &Case, answer: &Answer) {

@@ -38,41 +38,39 @@ async fn duplex_bodies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partially_buffered_bodies() {
     let lab = Lab::start(Mode::Partial, Net::Removed, "").await.unwrap();
-    chat_is_byte_identical(&lab).await;
-    large_body_arrives_whole(&lab).await;
-    forged_headers_never_decide(&lab).await;
+    chats(&lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streamed_bodies() {
     let lab = Lab::start(Mode::Streamed, Net::Removed, "").await.unwrap();
-    chat_is_byte_identical(&lab).await;
-    large_body_arrives_whole(&lab).await;
-    forged_headers_never_decide(&lab).await;
+    chats(&lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unseen_bodies() {
     let lab = Lab::start(Mode::Unseen, Net::Removed, "").await.unwrap();
-    chat_is_byte_identical(&lab).await;
-    large_body_arrives_whole(&lab).await;
-    forged_headers_never_decide(&lab).await;
+    chats(&lab).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn original_destination() {
     let lab = Lab::start(Mode::OriginalDst, Net::Removed, "").await.unwrap();
-    chat_is_byte_identical(&lab).await;
-    large_body_arrives_whole(&lab).await;
-    forged_headers_never_decide(&lab).await;
+    chats(&lab).await;
     ipv6_engine_serves(&lab).await;
 }
 
-async fn everything(lab: &Lab) {
+/// What holds however bodies are shown.
+async fn chats(lab: &Lab) {
     chat_is_byte_identical(lab).await;
     large_body_arrives_whole(lab).await;
     thousand_streams_at_once_are_answered(lab).await;
+    client_that_leaves_frees_its_place(lab).await;
     forged_headers_never_decide(lab).await;
+}
+
+async fn everything(lab: &Lab) {
+    chats(lab).await;
     models_are_listed_by_fairlead(lab).await;
     unknown_paths_reach_an_engine(lab).await;
     header_chooses_the_strategy(lab).await;
@@ -160,6 +158,7 @@ async fn thousand_streams_at_once_are_answered(lab: &Lab) {
         tokens_max: Some(8),
         stream_share: 1.0,
         prompt_bytes: 512,
+        headers: hint(lab).iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
         timeout: Duration::from_mins(2),
         ..LoadOptions::default()
     };
@@ -169,12 +168,24 @@ async fn thousand_streams_at_once_are_answered(lab: &Lab) {
     lab.settled("a thousand streams").await;
 }
 
+async fn client_that_leaves_frees_its_place(lab: &Lab) {
+    lab.stack.engines().iter().for_each(|engine| engine.set_fault(Fault::Hang));
+    let headers = hint(lab);
+    for stream in [false, true] {
+        let call = lab.call("POST", CHAT, &headers, chat(MODEL, stream));
+        lab.leave_when("one in flight", call, || async { Ok(lab.in_flight().await? == 1) }).await;
+        lab.settled("the client left").await;
+    }
+    lab.stack.engines().iter().for_each(|engine| engine.set_fault(Fault::None));
+}
+
 async fn forged_headers_never_decide(lab: &Lab) {
     let other = lab.stack.engine(3).unwrap();
     for forged in [other.address(), free_address().unwrap()].map(|address| address.to_string()) {
         let untouched = other.counters().received;
         let mut headers: Vec<(&str, &str)> = STEERING.iter().map(|name| (*name, forged.as_str())).collect();
-        headers.extend(ADDRESS_HEADERS.map(|name| (name, forged.as_str())));
+        // Twice each: overwriting the first value is not enough.
+        headers.extend([ADDRESS_HEADERS, ADDRESS_HEADERS].concat().iter().map(|name| (*name, forged.as_str())));
         let with_hint: Vec<_> = headers.iter().copied().chain(hint(lab)).collect();
         for _ in 0..4 {
             let answer = lab.call("POST", CHAT, &with_hint, chat(MODEL, false)).await;
@@ -192,7 +203,8 @@ async fn forged_headers_never_decide(lab: &Lab) {
 
 fn check_destination(arrived: &Recorded, engine: &EngineHandle, forged: &str) {
     let target = engine.address().to_string();
-    assert_eq!(arrived.headers["target-pod"], target);
+    let pods: Vec<_> = arrived.headers.get_all("target-pod").iter().collect();
+    assert_eq!(pods, [target.as_str()]);
     let list: Vec<_> = arrived.headers.get_all("x-gateway-destination-endpoint").iter().collect();
     assert_eq!(list.len(), 1, "{list:?}");
     let list = list[0].to_str().unwrap();
@@ -235,6 +247,8 @@ async fn models_are_listed_by_fairlead(lab: &Lab) {
     let ids = list.json()["data"].as_array().unwrap().iter().map(|card| card["id"].clone()).collect::<Vec<_>>();
     assert!(ids.starts_with(&[IPV6_MODEL.into()]) || lab.ipv6_engine().is_none(), "{ids:?}");
     assert!(ids.ends_with(&[MODEL.into(), OTHER_MODEL.into(), ADAPTER.into()]), "{ids:?}");
+    let head = lab.call("HEAD", "/v1/models", &[], "").await;
+    assert_eq!((head.status, head.header("x-engine"), head.text()), (200, "", ""));
     let card = lab.call("GET", "/v1/models/sql-adapter", &[], "").await;
     assert_eq!((card.status, card.header("x-engine")), (200, ""));
     assert_eq!((&card.json()["id"], &card.json()["parent"]), (&ADAPTER.into(), &MODEL.into()));
@@ -302,6 +316,7 @@ async fn other_apis_reach_their_model(lab: &Lab) {
         ("/tokenize", json, r#"{"model":"other-model","prompt":"a b c"}"#),
         ("/v1/rerank", json, r#"{"model":"other-model","query":"q","documents":["a","b"]}"#),
         ("/rerank?x=1", json, r#"{"query":"q","documents":["a"],"model":"other-model"}"#),
+        ("/v1/chat/completions/", json, r#"{"messages":[],"model":"other\u002dmodel","max_tokens":2}"#),
         ("/v1/completions", json, r#"{"model":"other-model","prompt":[1,2,3],"max_tokens":2}"#),
         ("/v1/responses", json, r#"{"model":"other-model","input":"hi","max_output_tokens":2}"#),
         ("/v1/messages", json, r#"{"model":"other-model","messages":[],"max_tokens":2}"#),

@@ -10,6 +10,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use fairlead_lab::engine::{EngineHandle, EngineOptions, Timing};
 use fairlead_lab::harness::{ExtProc, Stack, StackBuilder, free_address, wait_until};
+use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, Request};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -160,7 +161,14 @@ impl Lab {
     /// A POST whose length is not announced.
     pub(crate) async fn post_in_pieces(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let pieces: Vec<_> = body.chunks(10_000).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
-        let body = StreamBody::new(futures_util::stream::iter(pieces)).boxed();
+        let body = BoxBody::new(StreamBody::new(stream::iter(pieces)));
+        self.send(&self.stack.envoy_url(), "POST", path, headers, body).await
+    }
+
+    /// A POST whose body begins and never ends.
+    pub(crate) async fn post_unfinished(&self, path: &str, headers: &[(&str, &str)], beginning: &str) -> Answer {
+        let beginning = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(beginning.as_bytes())))]);
+        let body = BoxBody::new(StreamBody::new(beginning.chain(stream::pending())));
         self.send(&self.stack.envoy_url(), "POST", path, headers, body).await
     }
 
@@ -222,14 +230,38 @@ impl Lab {
         settled.unwrap();
     }
 
-    async fn is_idle(&self) -> anyhow::Result<bool> {
+    /// Requests that Fairlead counts as in flight.
+    pub(crate) async fn in_flight(&self) -> anyhow::Result<u64> {
         let (_, page) = self.stack.admin_get("/api/endpoints").await?;
         let page: Value = serde_json::from_str(&page)?;
         let endpoints = page["endpoints"].as_array().context("no endpoints")?;
+        anyhow::ensure!(endpoints.len() == self.stack.engines().len(), "endpoints are missing");
+        Ok(endpoints.iter().filter_map(|endpoint| endpoint["in_flight"].as_u64()).sum())
+    }
+
+    /// Bytes of request bodies that Fairlead holds.
+    pub(crate) async fn bytes_held(&self) -> anyhow::Result<u64> {
         let (_, metrics) = self.stack.admin_get("/metrics").await?;
-        Ok(endpoints.len() == self.stack.engines().len()
-            && endpoints.iter().all(|endpoint| endpoint["in_flight"] == 0)
-            && metrics.lines().any(|line| line == "fairlead_body_bytes_held 0"))
+        let value = metrics.lines().find_map(|line| line.strip_prefix("fairlead_body_bytes_held "));
+        Ok(value.context("no such metric")?.parse()?)
+    }
+
+    async fn is_idle(&self) -> anyhow::Result<bool> {
+        Ok(self.in_flight().await? == 0 && self.bytes_held().await? == 0)
+    }
+
+    /// Runs a call until `condition` holds, then leaves without having an answer.
+    pub(crate) async fn leave_when<F: Future<Output = anyhow::Result<bool>>>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Answer>,
+        condition: impl Fn() -> F,
+    ) {
+        let waited = wait_until(what, SETTLE_DEADLINE, || async { condition().await.unwrap_or(false) });
+        tokio::select! {
+            answer = call => assert_eq!(answer.status, 0, "answered before '{what}': {answer:?}"),
+            waited = waited => waited.unwrap(),
+        }
     }
 }
 
