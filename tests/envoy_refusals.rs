@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const BODY_BYTES_MAX: usize = 65_536;
 const SETTINGS: &str = "limits: { body_bytes_max: 65536, body_timeout: 2s }\nrouting: { algorithm: round-robin, unknown_paths: not-found }";
-/// Envoy writes its access log every ten seconds.
+/// Longest wait for the access log, which Envoy writes every ten seconds if nobody asks.
 const LOG_DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +113,10 @@ fn cases() -> Vec<Case> {
         )
         .param("kv_transfer_params"),
         Case::chat("too-long", too_long(), "request_too_large", "65536 bytes").status(413),
+        Case::chat("far-too-long", " ".repeat(10 << 20), "request_too_large", "65536 bytes").status(413),
+        Case::chat("header-in-a-name", r#"{"model":"x\r\ntarget-pod: 1.2.3.4:5\u00e9"}"#, "model_not_found", "target")
+            .status(404)
+            .param("model"),
         Case::chat("no-form", good(), "invalid_content_type", "multipart").path("/v1/audio/transcriptions"),
     ];
     let heads = [
@@ -151,9 +155,35 @@ async fn refusals(mode: Mode, net: Net) {
     if mode == Mode::Duplex {
         unfinished_bodies_are_not_kept(&lab).await;
     }
+    errors_carry_their_header(&lab).await;
+    no_endpoints_is_told(&lab).await;
     let mut reasons: HashMap<&str, &str> = cases.iter().map(|case| (case.name, case.code)).collect();
     reasons.insert("unknown-get", "unknown_path");
     logged(&lab, &reasons).await;
+}
+
+/// `AIBrix`'s headers, by which clients of its gateway tell errors apart.
+async fn errors_carry_their_header(lab: &Lab) {
+    let malformed = lab.post(CHAT, "{").await;
+    assert_eq!(malformed.header("x-error-request-body-processing"), "true");
+    let unknown = lab.post(CHAT, r#"{"model":"x\r\ntarget-pod: 1\u00e9"}"#).await;
+    assert_eq!((unknown.header("x-error-no-model-backends"), unknown.header("target-pod")), ("x??target-pod: 1?", ""));
+    let strategy = lab.call("POST", CHAT, &[("routing-strategy", "fastest")], good()).await;
+    assert_eq!(strategy.header("x-error-routing"), "true");
+    for name in ["least-request", "power-of-two", "random", "round-robin"] {
+        assert!(strategy.text().contains(name), "{strategy:?}");
+    }
+}
+
+/// Comes last: it takes the endpoints away.
+async fn no_endpoints_is_told(lab: &Lab) {
+    lab.stack.write_endpoints("[]").unwrap();
+    let gone = || async { lab.stack.admin_get("/api/endpoints").await.unwrap().1.contains(r#""endpoints":[]"#) };
+    wait_until("no endpoints", LOG_DEADLINE, gone).await.unwrap();
+    let answer = lab.post(CHAT, &good()).await;
+    assert_eq!((answer.status, answer.header("content-type")), (503, "application/json"), "{answer:?}");
+    assert_eq!(answer.json()["error"]["code"], "no_ready_endpoints");
+    assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0, "{answer:?}");
 }
 
 async fn longest_body_passes(lab: &Lab) {
@@ -201,6 +231,7 @@ async fn logged(lab: &Lab, reasons: &HashMap<&str, &str>) {
         ours.collect::<Vec<_>>()
     };
     let all = reasons.len() * 2 - 1;
+    lab.flush_access_log().await;
     let waited = wait_until("access log", LOG_DEADLINE, || std::future::ready(lines().len() >= all)).await;
     waited.unwrap();
     for entry in lines() {

@@ -65,6 +65,7 @@ async fn chats(lab: &Lab) {
     chat_is_byte_identical(lab).await;
     large_body_arrives_whole(lab).await;
     thousand_streams_at_once_are_answered(lab).await;
+    aborted_streams_free_their_places(lab).await;
     client_that_leaves_frees_its_place(lab).await;
     forged_headers_never_decide(lab).await;
 }
@@ -149,8 +150,8 @@ async fn large_body_arrives_whole(lab: &Lab) {
     lab.settled("large body").await;
 }
 
-async fn thousand_streams_at_once_are_answered(lab: &Lab) {
-    let options = LoadOptions {
+fn streams(lab: &Lab) -> LoadOptions {
+    LoadOptions {
         url: lab.stack.envoy_url(),
         pace: Pace::Closed { concurrency: 1000 },
         requests: Some(1000),
@@ -161,11 +162,22 @@ async fn thousand_streams_at_once_are_answered(lab: &Lab) {
         headers: hint(lab).iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
         timeout: Duration::from_mins(2),
         ..LoadOptions::default()
-    };
-    let report = Box::pin(load::run(options)).await.unwrap();
+    }
+}
+
+async fn thousand_streams_at_once_are_answered(lab: &Lab) {
+    let report = Box::pin(load::run(streams(lab))).await.unwrap();
     assert_eq!((report.ok, report.failed), (1000, 0), "{report:?}");
     assert_eq!(report.endpoints.len(), 3, "all engines take part: {report:?}");
     lab.settled("a thousand streams").await;
+}
+
+async fn aborted_streams_free_their_places(lab: &Lab) {
+    let pace = Pace::Closed { concurrency: 100 };
+    let options = LoadOptions { pace, tokens_max: Some(64), abort_fraction: 0.5, ..streams(lab) };
+    let report = Box::pin(load::run(options)).await.unwrap();
+    assert!(report.aborted > 100 && report.failed == 0, "{report:?}");
+    lab.settled("aborted streams").await;
 }
 
 async fn client_that_leaves_frees_its_place(lab: &Lab) {

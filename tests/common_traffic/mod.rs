@@ -206,6 +206,12 @@ impl Lab {
             .unwrap()
     }
 
+    /// Has Envoy write down what its access log still holds back.
+    pub(crate) async fn flush_access_log(&self) {
+        let answer = self.send(&self.stack.envoy_admin_url(), "POST", "/reopen_logs", &[], BoxBody::default()).await;
+        assert_eq!(answer.status, 200);
+    }
+
     /// The engine that made an answer.
     pub(crate) fn served_by(&self, answer: &Answer) -> &EngineHandle {
         let name = answer.header("x-engine");
