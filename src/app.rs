@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -27,6 +28,8 @@ use crate::telemetry::metrics::families;
 
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
+/// How often a start looks whether the first endpoints are there.
+const KNOWN_POLL: Duration = Duration::from_millis(2);
 /// Endpoints written in the configuration.
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
@@ -50,9 +53,16 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let cold = Cold::new(config)?;
-    cold.start_discovery().await;
+    let sources = cold.start_discovery().await;
     cold.start_scraping();
     cold.start_admin().await?;
+    tokio::select! {
+        () = cold.endpoints_known(&sources) => {}
+        () = signals.recv() => {
+            cold.stop().await;
+            return Ok(());
+        }
+    }
     let (health, server) = cold.start_ext_proc().await?;
 
     signals.recv().await;
@@ -70,9 +80,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         () = drained => {}
         () = signals.recv() => warn!("second signal: leaving at once"),
     }
-    cold.cancel.cancel();
-    cold.tasks.close();
-    cold.tasks.wait().await;
+    cold.stop().await;
     Ok(())
 }
 
@@ -117,22 +125,41 @@ impl Cold {
         Ok(Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel })
     }
 
-    /// Starts the sources. Ready when each has given its endpoints once.
-    async fn start_discovery(&self) {
+    /// Starts the sources, and tells those that give their endpoints only later. Ready when each has done so once.
+    async fn start_discovery(&self) -> Vec<Arc<SourceStatus>> {
         let discovery = &self.config.discovery;
         if !discovery.fixed.is_empty() {
             let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
             // The registry's task lives as long as we do; if it is gone, so is the process.
             drop(self.changes.send(Change::Replace(STATIC, specs)).await);
         }
+        let mut sources = Vec::new();
         if let Some(file) = discovery.file.clone() {
             let status = Arc::new(SourceStatus::default());
             self.watch_source(&status);
             let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
+            sources.push(Arc::clone(&status));
             self.tasks.spawn(discovery::run_file(file, FILE, sink, status, cancel));
         } else {
             self.readiness.set("discovery", true, "endpoints are written in the configuration");
         }
+        sources
+    }
+
+    /// Waits until every source has given its endpoints once and the registry has taken them. Whoever listens before
+    /// refuses requests that the proxy could have sent on without us.
+    async fn endpoints_known(&self, sources: &[Arc<SourceStatus>]) {
+        let taken = || self.changes.capacity() == self.changes.max_capacity();
+        while !(sources.iter().all(|source| source.loaded()) && taken()) {
+            tokio::time::sleep(KNOWN_POLL).await;
+        }
+    }
+
+    /// Ends all tasks.
+    async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     fn watch_source(&self, status: &Arc<SourceStatus>) {
@@ -166,7 +193,7 @@ impl Cold {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen for admin requests on {address}"))?;
-        self.readiness.set("ext_proc", false, "not listening yet");
+        self.readiness.set("ext_proc", false, "does not listen before the first endpoints are known");
         info!(admin = %listener.local_addr()?, "admin pages are served");
         let state = AdminState {
             reader: self.reader.clone(),
