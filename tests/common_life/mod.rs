@@ -57,10 +57,27 @@ pub(crate) fn fairlead(config: impl Into<String>) -> ExtProc {
 
 /// A stack of `engines` engines behind an Envoy configuration of the repository.
 pub(crate) async fn stack(envoy: &str, config: &str, engines: usize) -> Stack {
-    let builder = StackBuilder::quickstart(fairlead(config), envoy).engines(engines, &engine());
-    let stack = Box::pin(builder.start()).await.unwrap();
+    let start = || Box::pin(StackBuilder::quickstart(fairlead(config), envoy).engines(engines, &engine()).start());
+    // A port that was free a moment ago can be the local end of somebody's connection by now.
+    let stack = match start().await {
+        Err(error) if error.to_string().contains("in use") => start().await.unwrap(),
+        other => other.unwrap(),
+    };
     stack_knows(&stack, engines).await;
     stack
+}
+
+/// Starts Fairlead again.
+pub(crate) async fn restart(stack: &mut Stack) {
+    let mut last = stack.restart_fairlead().await;
+    for _ in 0..3 {
+        match last {
+            // As above.
+            Err(error) if error.to_string().contains("in use") => last = stack.restart_fairlead().await,
+            other => return other.unwrap(),
+        }
+    }
+    last.unwrap();
 }
 
 /// Waits until Envoy's cluster has `engines` hosts, so that nothing is skipped for being unknown.
