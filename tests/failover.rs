@@ -164,10 +164,9 @@ async fn failing_engines_are_covered_by_the_others_in_duplex_mode() {
     Box::pin(every_story(DUPLEX)).await;
 }
 
-#[tokio::test]
-async fn a_hung_engine_is_left_for_the_next_and_put_aside() {
-    let text = QUICKSTART.replace("per_try_timeout: 300s", "per_try_timeout: 0.3s");
-    assert_ne!(text, QUICKSTART);
+async fn hung_engine_is_left_for_the_next_and_put_aside(envoy: &str) {
+    let text = envoy.replace("per_try_timeout: 300s", "per_try_timeout: 0.3s");
+    assert_ne!(text, envoy);
     let stack = stack(&text, CONFIG, 3).await;
     stack.engine(1).unwrap().set_fault(Fault::Hang);
     soon("the hung engine was tried and left", async || {
@@ -180,6 +179,24 @@ async fn a_hung_engine_is_left_for_the_next_and_put_aside() {
     assert!(row(&stack, 1).await.aside_ms > 0);
     assert_eq!(stack.engine(1).unwrap().counters().received, 1, "one request was enough to know");
     fresh(&stack).await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hung_engine_is_left_for_the_next_and_put_aside() {
+    Box::pin(hung_engine_is_left_for_the_next_and_put_aside(QUICKSTART)).await;
+    Box::pin(hung_engine_is_left_for_the_next_and_put_aside(DUPLEX)).await;
+}
+
+/// Failing engines have the fewest requests open, which draws a plain least-request to them.
+#[tokio::test]
+async fn the_fallback_finds_the_healthy_half_of_the_engines() {
+    let mut stack = stack(QUICKSTART, CONFIG, 4).await;
+    stack.kill_fairlead().unwrap();
+    stack.engine(0).unwrap().set_fault(status(503));
+    stack.engine(1).unwrap().set_fault(status(503));
+    let report = load::run(LoadOptions { requests: Some(500), ..common_life::traffic(&stack) }).await.unwrap();
+    nothing_failed("two of four fail and Fairlead is away", &report);
     stack.stop().await.unwrap();
 }
 
