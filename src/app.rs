@@ -28,6 +28,8 @@ use crate::telemetry::metrics::families;
 
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
+/// How often a start looks whether the first endpoints are there.
+const KNOWN_POLL: Duration = Duration::from_millis(2);
 /// How long background tasks may take to end.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 /// How often gRPC health is brought in step with readiness.
@@ -55,31 +57,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let cold = Cold::new(config)?;
-    cold.start_discovery().await;
-    cold.start_scraping();
-    cold.start_admin().await?;
-    let (health, server) = cold.start_ext_proc().await?;
-    let following = cold.follow_readiness(&health);
-
-    let failed = tokio::select! {
-        () = signals.recv() => false,
-        () = following => false,
-        () = cold.cancel.cancelled() => true,
-    };
-    if !failed {
-        tokio::select! {
-            () = cold.drain(&health, server) => {}
-            () = signals.recv() => warn!("second signal: leaving at once"),
-        }
-    }
-    cold.cancel.cancel();
-    cold.tasks.close();
-    // Nothing waits that is not cancelled; should it, the process ends all the same.
-    if tokio::time::timeout(LAST_WAIT, cold.tasks.wait()).await.is_err() {
-        warn!("a background task did not end");
-    }
-    anyhow::ensure!(!failed, "a part of the service ended by itself; see the log above");
-    Ok(())
+    let served = cold.serve(&mut signals).await;
+    cold.stop().await;
+    served
 }
 
 /// What the cold side's tasks share.
@@ -124,6 +104,45 @@ impl Cold {
         Ok(cold)
     }
 
+    /// Everything from start to drain.
+    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
+        let sources = self.start_discovery().await;
+        self.start_scraping();
+        self.start_admin().await?;
+        tokio::select! {
+            () = self.endpoints_known(&sources) => {}
+            () = signals.recv() => return Ok(()),
+            failed = self.failed() => return failed,
+        }
+        let (health, server) = self.start_ext_proc().await?;
+        tokio::select! {
+            () = signals.recv() => {}
+            () = self.follow_readiness(&health) => {}
+            failed = self.failed() => return failed,
+        }
+        tokio::select! {
+            () = self.drain(&health, server) => {}
+            () = signals.recv() => warn!("second signal: leaving at once"),
+        }
+        Ok(())
+    }
+
+    /// Ends when a part of the service has ended by itself.
+    async fn failed(&self) -> anyhow::Result<()> {
+        self.cancel.cancelled().await;
+        anyhow::bail!("a part of the service ended by itself; see the log above")
+    }
+
+    /// Ends all tasks.
+    async fn stop(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        // Nothing waits that is not cancelled; should it, the process ends all the same.
+        if tokio::time::timeout(LAST_WAIT, self.tasks.wait()).await.is_err() {
+            warn!("a background task did not end");
+        }
+    }
+
     /// Runs a background task that must not end before the process does. If it does, by panicking most likely, the
     /// process ends: half a service that looks healthy is worse than a restart.
     fn keep(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -137,23 +156,35 @@ impl Cold {
         });
     }
 
-    /// Starts the sources. Ready when each has given its endpoints once.
-    async fn start_discovery(&self) {
+    /// Starts the sources, and tells those that give their endpoints only later. Ready when each has done so once.
+    async fn start_discovery(&self) -> Vec<Arc<SourceStatus>> {
         let discovery = &self.config.discovery;
         if !discovery.fixed.is_empty() {
             let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
             // The registry's task lives as long as we do; if it is gone, so is the process.
             drop(self.changes.send(Change::Replace(STATIC, specs)).await);
         }
+        let mut sources = Vec::new();
         if let Some(file) = discovery.file.clone() {
             let status = Arc::new(SourceStatus::default());
             self.watch_source(&status);
             let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
+            sources.push(Arc::clone(&status));
             self.keep("endpoint file", discovery::run_file(file, FILE, sink, status, cancel));
         } else if discovery.fixed.is_empty() {
             self.readiness.set("discovery", true, "no source of endpoints is configured");
         } else {
             self.readiness.set("discovery", true, "endpoints are written in the configuration");
+        }
+        sources
+    }
+
+    /// Waits until every source has given its endpoints once and the registry has taken them. Whoever listens before
+    /// refuses requests that the proxy could have sent on without us.
+    async fn endpoints_known(&self, sources: &[Arc<SourceStatus>]) {
+        let taken = || self.changes.capacity() == self.changes.max_capacity();
+        while !(sources.iter().all(|source| source.loaded()) && taken()) {
+            tokio::time::sleep(KNOWN_POLL).await;
         }
     }
 
@@ -190,7 +221,7 @@ impl Cold {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen for admin requests on {address}"))?;
-        self.readiness.set("ext_proc", false, "not listening yet");
+        self.readiness.set("ext_proc", false, "does not listen before the first endpoints are known");
         info!(admin = %listener.local_addr()?, "admin pages are served");
         let state = AdminState {
             reader: self.reader.clone(),
@@ -227,9 +258,7 @@ impl Cold {
         info!(ext_proc = address, algorithm = config.routing.algorithm, "fairlead serves");
         Ok((health, server))
     }
-}
 
-impl Cold {
     /// Keeps gRPC health equal to readiness; never ends.
     async fn follow_readiness(&self, health: &HealthReporter) {
         let mut was_ready = false;

@@ -153,21 +153,11 @@ impl Exchange {
 
     /// All of the body is there, or as much as will be shown.
     pub fn request_end(&mut self, completeness: Completeness) -> Step {
-        let (Completeness::Whole, Some(Route::Inference(api))) = (completeness, &self.head.route) else {
-            let undecided = |exchange: &mut Self| {
-                let hint = exchange.head.model_hint.take().unwrap_or_default();
-                exchange.decide(&hint)
-            };
-            return self.request_beginning().unwrap_or_else(|| undecided(self));
-        };
-        let api = *api;
-        self.with_pieces(|exchange, body| exchange.with_body(api, body))
-    }
-
-    /// Tries to decide by the beginning of the body; `None` if it does not name the model yet.
-    pub fn request_beginning(&mut self) -> Option<Step> {
-        let Some(Route::Inference(api)) = self.head.route else { return Some(Step::Pass) };
-        self.with_pieces(|exchange, beginning| exchange.with_cut_body(api, beginning))
+        let Some(Route::Inference(api)) = self.head.route else { return Step::Pass };
+        self.with_pieces(|exchange, body| match completeness {
+            Completeness::Whole => exchange.with_body(api, body),
+            Completeness::Cut => exchange.with_cut_body(api, body),
+        })
     }
 
     /// Lends the body while `self` is at work on it.
@@ -196,14 +186,16 @@ impl Exchange {
         }
     }
 
-    fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Option<Step> {
-        let cut = openai::head::read_cut(api, self.head.content_type.as_deref(), beginning)?;
+    fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Step {
+        let hint = self.head.model_hint.take().unwrap_or_default();
+        let Some(cut) = openai::head::read_cut(api, self.head.content_type.as_deref(), beginning) else {
+            return self.decide(&hint);
+        };
         if let Some(fault) = cut.fault {
-            return Some(self.refuse(ApiError::from(fault)));
+            return self.refuse(ApiError::from(fault));
         }
-        let model = cut.head.model?;
         self.streamed = cut.head.stream;
-        Some(self.decide(&model))
+        self.decide(cut.head.model.as_deref().unwrap_or(&hint))
     }
 
     /// Routes again after a wait.

@@ -56,8 +56,9 @@ impl From<&Config> for Settings {
     }
 }
 
-/// How much of a `STREAMED` body is waited for without a model in it: half of a small buffer limit of Envoy's.
-const STREAMED_BYTES_MAX: usize = 16 << 10;
+/// How much of a `STREAMED` body is waited for. Envoy stops reading from the client at its buffer limit while the
+/// headers are unanswered, seen at 64 KiB with a limit of 32 KiB; what comes behind it is not looked at.
+const STREAMED_BYTES_MAX: usize = 32 << 10;
 
 /// Whether the stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,13 +302,8 @@ impl Machine {
                 self.exchange.request_end(Completeness::Whole)
             }
             BodyMode::Duplex => return,
-            // Envoy stops reading from the client at its buffer limit while the headers are unanswered, so the decision
-            // is made as soon as the model is known, and at some point without it.
-            BodyMode::Streamed => match self.exchange.request_beginning() {
-                None if self.exchange.body_length() < STREAMED_BYTES_MAX => return,
-                None => self.exchange.request_end(Completeness::Cut),
-                Some(step) => step,
-            },
+            BodyMode::Streamed if self.exchange.body_length() < STREAMED_BYTES_MAX => return,
+            BodyMode::Streamed => self.exchange.request_end(Completeness::Cut),
             BodyMode::BufferedPartial if !body.end_of_stream => self.exchange.request_end(Completeness::Cut),
             // Buffered: one message is all of it, also when trailers follow and the flag is not set.
             _ => self.exchange.request_end(Completeness::Whole),

@@ -398,14 +398,17 @@ fn an_upgrade_turns_the_buffering_of_a_body_off() {
 }
 
 #[test]
-fn a_streamed_body_is_not_waited_for_once_its_model_is_known() {
+fn a_long_streamed_body_is_decided_by_its_beginning() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     let mut first = post(STREAMED, &[]);
     first.protocol_config.as_mut().unwrap().send_body_without_waiting_for_header_response = true;
     say(&mut machine, first);
-    let replies = say(&mut machine, body(STREAMED, br#"{"model":"m","messages":[{"#, false));
-    assert_eq!(words(&replies), ["headers set 3", "body"]);
+    let long = CHAT.replace("hi", &"x".repeat(40_000));
+    let (begin, more) = long.as_bytes().split_at(20_000);
+    assert!(say(&mut machine, body(STREAMED, begin, false)).is_empty());
+    assert_eq!(words(&say(&mut machine, body(STREAMED, &more[..15_000], false))), ["headers set 3", "body", "body"]);
+    assert_eq!(words(&say(&mut machine, body(STREAMED, &more[15_000..], true))), ["body"]);
 }
 
 #[test]
