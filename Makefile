@@ -24,6 +24,7 @@ DEMO_FLAGS := $(if $(ONCE),--once) $(if $(ENGINES),--engines $(ENGINES))
 HAS_NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 HAS_DENY := $(shell command -v cargo-deny 2>/dev/null)
 FUZZ_SECONDS ?= 60
+BENCH_FLAGS ?=
 
 .PHONY: help demo build test check bench fuzz envoy clean
 
@@ -59,7 +60,9 @@ else
 	@echo 'cargo-deny is not installed: dependency rules not checked'
 endif
 
-bench: ## micro-benchmarks, optimised
+bench: envoy ## what Fairlead costs through Envoy beside a no-op service, then micro-benchmarks
+	@$(MAKE) build PROFILE=release
+	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab bench --envoy $(ENVOY_BIN) $(BENCH_FLAGS)
 	@$(CARGO) bench --package fairlead
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)

@@ -86,36 +86,63 @@ impl Core {
         z ^ (z >> 31)
     }
 
-    /// Notes when a stream ended after it was last heard of. True if it is plain by now that the proxy does not keep our
-    /// streams open to the end, and this one is another that ended early.
-    pub(super) fn ends_early(&self, last_heard: Moment, now: Moment) -> bool {
+    /// Notes when a stream ended after it was last heard of.
+    pub(super) fn note_end(&self, last_heard: Moment, now: Moment) -> Hold {
         self.holds.note(now - last_heard)
+    }
+
+    /// Whether the proxy has to be asked to keep our streams open to the end of the exchange.
+    pub fn asks_to_hold(&self) -> bool {
+        self.holds.asks.load(Relaxed)
     }
 }
 
 /// Watches whether the proxy keeps our stream open while an answer runs (`response_trailer_mode: SEND`).
 ///
 /// The protocol does not tell how it is configured, but it shows: without it every stream ends within moments of our
-/// last message, and requests would count as finished while they still run.
+/// last message, and requests would count as finished while they still run. Then the proxy is asked for it, request by
+/// request, which costs it some time; where that changes nothing, it does not allow to be asked.
 #[derive(Debug, Default)]
 struct HoldWatch {
+    /// Streams that ended early, of late.
     early: AtomicU64,
+    /// One was held: all is well.
     held: AtomicBool,
+    asks: AtomicBool,
+}
+
+/// What the end of a stream tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing, or nothing yet.
+    Unsuspicious,
+    /// Streams are not held; from now on the proxy is asked to.
+    AskFromNow,
+    /// Streams are not held although the proxy was asked.
+    Refused,
 }
 
 impl HoldWatch {
     const EARLY: Duration = Duration::from_millis(5);
-    const SAMPLES: u64 = 200;
+    const SAMPLES: u64 = 100;
 
-    fn note(&self, after: Duration) -> bool {
+    fn note(&self, after: Duration) -> Hold {
         if self.held.load(Relaxed) {
-            return false;
+            return Hold::Unsuspicious;
         }
         if after > Self::EARLY {
             self.held.store(true, Relaxed);
-            return false;
+            return Hold::Unsuspicious;
         }
-        self.early.fetch_add(1, Relaxed) + 1 >= Self::SAMPLES
+        match self.early.fetch_add(1, Relaxed) + 1 {
+            Self::SAMPLES => {
+                self.asks.store(true, Relaxed);
+                Hold::AskFromNow
+            }
+            // Those that were under way when we began to ask are allowed for.
+            early if early >= 3 * Self::SAMPLES => Hold::Refused,
+            _ => Hold::Unsuspicious,
+        }
     }
 }
 
@@ -124,15 +151,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_that_all_end_at_the_headers_are_noticed_after_a_while() {
+    fn streams_that_all_end_early_are_asked_for_and_then_complained_about() {
         let watch = HoldWatch::default();
-        assert_eq!((0..1000).filter(|_| watch.note(Duration::from_millis(1))).count(), 801);
+        let told: Vec<_> = (0..400).map(|_| watch.note(Duration::from_millis(1))).collect();
+        assert_eq!(told.iter().position(|hold| *hold == Hold::AskFromNow), Some(99));
+        assert_eq!(told.iter().filter(|hold| **hold == Hold::Refused).count(), 101);
     }
 
     #[test]
     fn one_held_stream_clears_the_suspicion() {
         let watch = HoldWatch::default();
         watch.note(Duration::from_secs(1));
-        assert!((0..1000).all(|_| !watch.note(Duration::ZERO)));
+        assert!((0..1000).all(|_| watch.note(Duration::ZERO) == Hold::Unsuspicious));
+        assert!(!watch.asks.load(Relaxed));
     }
 }

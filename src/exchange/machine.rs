@@ -11,6 +11,7 @@ use crate::routing::{self, Plan, RequestView, Strategy};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 use super::body::Body;
+use super::core::Hold;
 use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
 
 /// When to come back after a 503 that discovery or a restart will mend.
@@ -342,6 +343,11 @@ impl Exchange {
         Step::Answer(self.refusal(error))
     }
 
+    /// Whether the proxy has to be asked to keep our stream open to the end of the exchange.
+    pub fn asks_to_hold(&self) -> bool {
+        self.core.asks_to_hold()
+    }
+
     /// Counts something that the proxy should not have said.
     pub fn protocol_fault(&self, kind: &'static str) {
         self.core.metrics.protocol_fault(kind);
@@ -365,8 +371,10 @@ impl Drop for Exchange {
             Some(answered_at) if self.streamed && !self.complete => answered_at,
             Some(_) => return,
         };
-        if self.core.ends_early(last_heard, self.core.clock.now()) {
-            self.core.events.early_stream_end();
+        match self.core.note_end(last_heard, self.core.clock.now()) {
+            Hold::Unsuspicious => {}
+            Hold::AskFromNow => self.core.events.streams_not_held(),
+            Hold::Refused => self.core.events.early_stream_end(),
         }
     }
 }

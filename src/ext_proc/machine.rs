@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::extensions::filters::http::ext_proc::v3::ProcessingMode;
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     CommonResponse, HeaderMutation, HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse,
     processing_request::Request, processing_response::Response,
@@ -267,7 +268,7 @@ impl Machine {
             let mut mutation = HeaderMutation::default();
             replies::remove(&mut mutation, &self.exchange.head().forged);
             let mut reply = replies::message(replies::request_headers(replies::common(mutation, false)));
-            reply.mode_override = self.modes.hold_stream(self.modes.request).filter(|_| self.settings.mode_override);
+            reply.mode_override = self.hold_stream();
             self.out.push_back(reply);
             self.enter(Phase::Collecting(Carrier::Body));
         } else {
@@ -340,12 +341,18 @@ impl Machine {
             reply.mode_override = match is_sent {
                 // A body that comes only after the answer would be buffered for ever.
                 true if self.exchange.head().is_upgrade => self.modes.hold_stream(BodyMode::None),
-                true => self.modes.hold_stream(self.modes.request),
+                true => self.hold_stream(),
                 false => self.modes.let_pass(),
             };
         }
         self.out.push_back(reply);
         self.release_held();
+    }
+
+    /// Asks for our stream to be kept open, if it has shown that somebody must.
+    fn hold_stream(&self) -> Option<ProcessingMode> {
+        let asks = self.settings.mode_override && self.exchange.asks_to_hold();
+        asks.then(|| self.modes.hold_stream(self.modes.request)).flatten()
     }
 
     fn decision(&self, carrier: Carrier) -> ProcessingResponse {

@@ -424,11 +424,15 @@ fn the_budget_holds_a_duplex_body_until_its_last_piece_is_sent() {
 }
 
 #[test]
-fn a_mode_override_asks_for_trailers_and_repeats_the_body_mode() {
+fn trailers_are_asked_for_once_streams_have_shown_to_end_early() {
     let bench = Bench::new();
-    let replies = say(&mut bench.machine(), post(BUFFERED, &[]));
-    let mode = replies[0].mode_override.unwrap();
-    assert_eq!((mode.request_body_mode, mode.response_trailer_mode), (BUFFERED, 1));
+    for _ in 0..100 {
+        let mut machine = bench.machine();
+        assert!(say(&mut machine, post(BUFFERED, &[]))[0].mode_override.is_none());
+        say(&mut machine, body(BUFFERED, CHAT.as_bytes(), true));
+    }
+    let mode = say(&mut bench.machine(), post(BUFFERED, &[]))[0].mode_override.unwrap();
+    assert_eq!((mode.request_body_mode, mode.response_trailer_mode), (BUFFERED, 1), "the body mode is repeated");
     assert!(say(&mut bench.machine(), post(DUPLEX, &[])).is_empty());
 }
 

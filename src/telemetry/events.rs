@@ -53,6 +53,14 @@ impl Events {
         }
     }
 
+    /// Envoy closes our streams before the exchange is over; from now on it is asked not to.
+    pub fn streams_not_held(&self) {
+        info!(
+            "Envoy closes streams early; asking for response trailers by mode override from now on. \
+             `response_trailer_mode: SEND` in its ext_proc filter saves that"
+        );
+    }
+
     /// Envoy closed our stream at the response headers although the exchange went on. Counted each time, said once.
     pub fn early_stream_end(&self) {
         self.metrics.early_stream_end();

@@ -9,8 +9,10 @@
 //! | [`load`] | an open-loop and closed-loop load generator |
 //! | [`noop`] | an `ext_proc` service that lets everything pass: the floor of benchmarks |
 //! | [`harness`] | engines, `ext_proc` service and Envoy as one stack for integration tests |
+//! | [`bench`] | what Fairlead costs beside the no-op service |
 //! | [`demo`] | the same stack for people, with a first burst of requests |
 
+pub mod bench;
 pub mod demo;
 pub mod engine;
 pub mod harness;

@@ -19,6 +19,7 @@ enum Command {
     Load(fairlead_lab::load::cli::LoadArgs),
     Noop(fairlead_lab::noop::NoopArgs),
     Demo(fairlead_lab::demo::DemoArgs),
+    Bench(fairlead_lab::bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +41,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Engine(arguments) => arguments.run(&mut out).await,
             Command::Load(arguments) => arguments.run(&mut out).await,
             Command::Noop(arguments) => arguments.run(&mut out).await,
+            Command::Bench(arguments) => Box::pin(arguments.run(&mut out)).await,
             Command::Demo(arguments) => Box::pin(arguments.run(&mut out)).await,
         }
     })?;

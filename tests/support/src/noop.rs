@@ -142,8 +142,12 @@ impl Bound {
     /// The listener breaks.
     pub async fn serve(self) -> anyhow::Result<()> {
         let service = ExternalProcessorServer::new(self.service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let router =
-            Server::builder().http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX)).add_service(service);
+        // An Envoy that checks the health of its `ext_proc` cluster asks for the empty name, which is SERVING from the start.
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let router = Server::builder()
+            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+            .add_service(health)
+            .add_service(service);
         match self.listener {
             // The builder's own tcp_nodelay does nothing for a listener from outside.
             Listener::Tcp(listener) => {

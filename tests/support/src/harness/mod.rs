@@ -13,7 +13,7 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 pub use child::Child;
 pub use config::{find_envoy, quickstart, substitute};
@@ -21,16 +21,27 @@ pub use files::Folder;
 pub use http::get;
 pub use stack::{ExtProc, Stack, StackBuilder};
 
+/// Ports tried before giving up.
+const TRIES: usize = 100;
+
 /// How often a condition is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(10);
 
 /// A loopback address that was free a moment ago.
 ///
+/// Its port lies below those that the system gives to outgoing connections (32768 and up), so that none of them takes it
+/// before the program that it is for does.
+///
 /// # Errors
 /// No port can be bound.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
-    Ok(listener.local_addr()?)
+    for _ in 0..TRIES {
+        let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(12_000..32_000)));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no free port on 127.0.0.1")
 }
 
 /// Waits until `condition` is true.
