@@ -9,8 +9,10 @@ mod http;
 mod launch;
 mod stack;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -21,6 +23,9 @@ pub use files::Folder;
 pub use http::get;
 pub use stack::{ExtProc, Stack, StackBuilder};
 
+/// Ports that this process has given to something.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// Ports tried before giving up.
 const TRIES: usize = 100;
 
@@ -30,14 +35,15 @@ const POLL: Duration = Duration::from_millis(10);
 /// A loopback address that was free a moment ago.
 ///
 /// Its port lies below those that the system gives to outgoing connections (32768 and up), so that none of them takes it
-/// before the program that it is for does.
+/// before the program that it is for does. No port is given twice.
 ///
 /// # Errors
 /// No port can be bound.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     for _ in 0..TRIES {
         let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(12_000..32_000)));
-        if TcpListener::bind(address).is_ok() {
+        let is_new = GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port());
+        if is_new && TcpListener::bind(address).is_ok() {
             return Ok(address);
         }
     }
