@@ -122,9 +122,9 @@ pub struct Envoy {
     pub eds_file: Option<PathBuf>,
     /// `cluster_name` in that resource.
     pub eds_cluster: String,
-    /// Use mode overrides: ask for response trailers, which keeps our stream open to the end of the
-    /// exchange where a gateway's API cannot set it, and for no more of requests that we do not route. Needs
-    /// `allow_mode_override` in Envoy, which ignores them otherwise.
+    /// Use mode overrides: ask for response trailers, which keep our stream open to the end of the exchange, where
+    /// streams have shown to end early; and for no more of requests that we do not route. Needs `allow_mode_override`
+    /// in Envoy, which ignores them otherwise.
     pub mode_override: bool,
 }
 

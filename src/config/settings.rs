@@ -148,7 +148,7 @@ pub const SETTINGS: &[Setting] = &[
     set(
         "envoy.mode_override",
         Form::Bool,
-        "Use mode overrides: ask for response trailers, which keeps our stream open to the end of the exchange where a gateway's API cannot set it, and for no more of requests that we do not route. Needs `allow_mode_override` in Envoy, which ignores them otherwise.",
+        "Use mode overrides: ask for response trailers, which keep our stream open to the end of the exchange, where streams have shown to end early; and for no more of requests that we do not route. Needs `allow_mode_override` in Envoy, which ignores them otherwise.",
     ),
     set("limits.body_bytes_max", Form::Bytes, "Largest request body, in bytes; above it 413."),
     set(
