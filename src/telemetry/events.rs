@@ -35,7 +35,7 @@ impl Events {
         self.metrics.endpoint_failure(failure);
         let (address, name, failure) = (endpoint.address_text(), endpoint.spec.name.as_str(), failure.name());
         let Some(pause) = pause else {
-            debug!(endpoint = address, name, failure, "endpoint failed while it was aside");
+            debug!(endpoint = address, name, failure, "endpoint failed");
             return;
         };
         self.metrics.put_aside();

@@ -50,7 +50,7 @@ families! {
     DECISION_SECONDS: Histogram "fairlead_decision_seconds" []
         "Time from a complete request to the choice of its endpoint, in seconds";
     DEGRADED_DECISIONS: Counter "fairlead_degraded_decisions_total" []
-        "Choices made without something that the strategy wanted to know, such as fresh engine metrics";
+        "Decisions that waited too long and fell to the least loaded endpoint";
     PASSED_THROUGH: Counter "fairlead_passed_through_total" []
         "Requests left to Envoy without a destination, because we do not route their path";
     REFUSALS: Counter "fairlead_refusals_total" ["reason"] "Requests that we answered ourselves with an error";
