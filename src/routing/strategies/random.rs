@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::routing::{Candidates, Decision, Registration, RequestView, Router};
+use crate::routing::{Candidates, Decision, Registration, RequestView, Router, Trace};
 
 pub(super) const REGISTRATION: Registration =
     Registration { name: "random", summary: "any endpoint, each with the same chance", build: || Arc::new(Random) };
@@ -11,7 +11,7 @@ pub(super) const REGISTRATION: Registration =
 struct Random;
 
 impl Router for Random {
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, _: &mut Trace) -> Decision {
         let position = request.rng().usize(..candidates.len());
         Decision::Send(Arc::clone(candidates.at(position)))
     }
