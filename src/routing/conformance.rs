@@ -36,9 +36,13 @@ fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint
     }
 }
 
+fn built(registration: &Registration) -> Arc<dyn Router> {
+    (registration.build)(&Parameters::default()).unwrap().into_router()
+}
+
 fn for_each_strategy(test: impl Fn(&'static str, &dyn Router)) {
     for registration in STRATEGIES {
-        test(registration.name, &*(registration.build)());
+        test(registration.name, &*built(registration));
     }
 }
 
@@ -89,7 +93,7 @@ fn the_same_seeds_give_the_same_choices() {
     for registration in STRATEGIES {
         let fleet = fleet(5);
         let run = || {
-            let router = (registration.build)();
+            let router = built(registration);
             (0..100).map(|seed| send(&*router, seed, &fleet).id).collect::<Vec<_>>()
         };
         assert_eq!(run(), run(), "{}", registration.name);

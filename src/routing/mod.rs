@@ -10,6 +10,7 @@ mod conformance;
 mod decide;
 mod filter;
 mod picker;
+mod registration;
 mod request;
 mod scored;
 mod scorer;
@@ -28,6 +29,7 @@ pub use candidates::Candidates;
 pub use decide::{Plan, decide, least_loaded};
 pub use filter::{Filter, NotAside};
 pub use picker::Picker;
+pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
 pub use scorer::{OpenRequests, Prefer, Score, Scorer};
@@ -67,17 +69,6 @@ pub trait Router: Send + Sync + Debug {
 /// Names and values of headers for the client.
 pub type ResponseHeaders = Vec<(&'static str, Cow<'static, str>)>;
 
-/// A strategy as it is listed: name, summary and constructor.
-#[derive(Debug, Clone, Copy)]
-pub struct Registration {
-    /// Name in headers and configuration.
-    pub name: &'static str,
-    /// One line for people.
-    pub summary: &'static str,
-    /// Makes the strategy.
-    pub build: fn() -> Arc<dyn Router>,
-}
-
 /// A strategy ready for use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Strategy {
@@ -108,9 +99,16 @@ pub fn names() -> Vec<&'static str> {
 
 impl StrategySet {
     /// Builds every registered strategy; `default` serves requests that name none.
+    ///
+    /// # Errors
+    /// If `default` is not registered, or a strategy cannot be built from its defaults.
     pub fn build(default: &str) -> Result<Self, UnknownStrategy> {
-        let make = |(index, r): (usize, &Registration)| Strategy { name: r.name.into(), index, router: (r.build)() };
-        let strategies: Vec<_> = STRATEGIES.iter().enumerate().map(make).collect();
+        let make = |(index, r): (usize, &Registration)| {
+            let built =
+                (r.build)(&Parameters::default()).map_err(|error| UnknownStrategy(format!("{}: {error}", r.name)))?;
+            Ok(Strategy { name: r.name.into(), index, router: built.into_router() })
+        };
+        let strategies = STRATEGIES.iter().enumerate().map(make).collect::<Result<Vec<_>, _>>()?;
         let default =
             strategies.iter().position(|s| &*s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
         Ok(Self { strategies, default })

@@ -2,10 +2,24 @@
 
 use std::sync::Arc;
 
-use crate::routing::{Candidates, Decision, Registration, RequestView, Router, Trace};
+use crate::routing::{About, Built, Candidates, Decision, Registration, RequestView, Router, Trace};
 
-pub(super) const REGISTRATION: Registration =
-    Registration { name: "random", summary: "any endpoint, each with the same chance", build: || Arc::new(Random) };
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "random",
+    aliases: &[],
+    summary: "any endpoint, each with the same chance",
+    about: About {
+        purpose: "The baseline to compare others with.",
+        formula: "Every endpoint with the same probability.",
+        missing: "It reads nothing.",
+        source: "AIBrix `random`.",
+    },
+    parameters: &[],
+    build: |parameters| {
+        parameters.none()?;
+        Ok(Built::Router(Arc::new(Random)))
+    },
+};
 
 #[derive(Debug)]
 struct Random;

@@ -9,13 +9,24 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::domain::EndpointId;
 use crate::routing::picker::lowest;
-use crate::routing::{Candidates, Decision, Registration, RequestView, Router, Trace};
+use crate::routing::{About, Built, Candidates, Decision, Registration, RequestView, Router, Trace};
 use crate::state::{Endpoint, SlotTable};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "round-robin",
     summary: "each endpoint in turn, in proportion to its weight, without bursts",
-    build: || Arc::<RoundRobin>::default(),
+    aliases: &[],
+    about: About {
+        purpose: "Requests of equal size on endpoints of known, different capacity.",
+        formula: "The endpoint whose turn is due first; a turn comes every 1 / weight of a round.",
+        missing: "It reads no signals.",
+        source: "Stride scheduling, Waldspurger and Weihl, 1995.",
+    },
+    parameters: &[],
+    build: |parameters| {
+        parameters.none()?;
+        Ok(Built::Router(Arc::<RoundRobin>::default()))
+    },
 };
 
 /// Stride of weight 1; weights go to 1,000.
