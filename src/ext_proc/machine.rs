@@ -405,7 +405,11 @@ impl Machine {
     fn response_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
         let report = reading::upstream_report(message, headers.headers.as_ref());
         let notes = self.exchange.response_head(report);
-        self.push(replies::response_headers(notes));
+        let mut reply = replies::message(replies::response_headers(notes));
+        if self.settings.mode_override && !headers.end_of_stream && self.exchange.wants_response_body() {
+            reply.mode_override = self.modes.show_response();
+        }
+        self.out.push_back(reply);
         if headers.end_of_stream {
             self.exchange.response_end();
         }
@@ -416,6 +420,11 @@ impl Machine {
     }
 
     fn response_body(&mut self, body: HttpBody) {
+        if matches!(self.modes.response, BodyMode::Buffered | BodyMode::BufferedPartial) {
+            self.exchange.response_held(&body.body);
+        } else {
+            self.exchange.response_piece(&body.body);
+        }
         if body.end_of_stream {
             self.exchange.response_end();
         }
