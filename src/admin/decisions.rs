@@ -49,8 +49,10 @@ pub(super) async fn explain(
     let is_form = |value: &[u8]| value.starts_with(b"application/x-www-form-urlencoded");
     let asked = question.strategy.as_deref().map(|name| ("routing-strategy", name.as_bytes()));
     let sent = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let sent = sent.filter(|(name, value)| {
-        !(*name == "content-type" && is_form(value)) && !(*name == "routing-strategy" && asked.is_some())
+    let sent = sent.filter(|(name, value)| match *name {
+        "content-type" => !is_form(value),
+        "routing-strategy" => asked.is_none(),
+        _ => true,
     });
     let headers: Vec<_> = asked.into_iter().chain(sent).collect();
     Json(exchange::explain(&state.core, &question.path, &headers, body.into()))

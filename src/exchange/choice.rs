@@ -80,16 +80,12 @@ impl Exchange {
         trace: &mut Trace,
     ) -> Result<Plan, Step> {
         let model = &*self.asked.model;
-        let none = || match snapshot.endpoints().is_empty() || snapshot.was_served(model) {
-            true => ApiError::no_ready_endpoints(model, RETRY_AFTER_S),
-            false => ApiError::model_not_found(model),
-        };
-        if endpoints.is_empty() {
-            return Err(self.refuse(none()));
-        }
         let matching = self.matching(endpoints, trace).map_err(|error| self.refuse(error))?;
         match routing::decide(&*strategy.router, view, &matching, self.core.policy.list, trace) {
-            None => Err(self.refuse(none())),
+            None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
+                Err(self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)))
+            }
+            None => Err(self.refuse(ApiError::model_not_found(model))),
             Some(Err(wait)) => Err(Step::Wait(wait)),
             Some(Ok(plan)) => Ok(plan),
         }
@@ -97,13 +93,14 @@ impl Exchange {
 
     /// The endpoints with labels that the client asks for. A filter of the client's is a condition, not a preference: it
     /// holds for the whole list, and where nobody meets it, the request is refused.
+    #[expect(clippy::result_large_err, reason = "made once, when a request is refused")]
     fn matching<'e>(&self, endpoints: &'e [Arc<Endpoint>], trace: &mut Trace) -> Result<Matching<'e>, ApiError> {
         let Some(filter) = self.head.label_filter.as_deref() else { return Ok(Matching::All(endpoints)) };
         let selector = Selector::parse(filter).map_err(|error| ApiError::bad_label_filter(&error.to_string()))?;
         let (kept, dropped): (SmallVec<[_; 16]>, SmallVec<[_; 16]>) =
             endpoints.iter().cloned().partition(|endpoint| selector.matches(&endpoint.spec.labels));
         dropped.iter().for_each(|endpoint: &Arc<Endpoint>| trace.left_out(endpoint, LABEL_FILTER));
-        if kept.is_empty() {
+        if kept.is_empty() && !endpoints.is_empty() {
             return Err(ApiError::nobody_matches(&self.asked.model, filter));
         }
         Ok(Matching::Some(kept))

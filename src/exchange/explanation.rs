@@ -3,6 +3,7 @@
 //! It says nothing of what the client wrote but the model and the headers that steer.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{EndpointId, Moment};
 use crate::routing::{Plan, Record, ScoreRecord};
-use crate::state::Endpoint;
+use crate::state::{Endpoint, Measured};
 
 /// Longest value of the response header, in bytes.
 pub const HEADER_BYTES_MAX: usize = 4096;
@@ -89,6 +90,26 @@ pub struct Candidate {
     pub data_age_ms: Option<u64>,
     /// The numbers put on it.
     pub scores: Vec<ScoreLine>,
+    /// What we saw of its answers; left out of the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredLine>,
+}
+
+/// What we saw of an endpoint's answers over the last minute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MeasuredLine {
+    /// Requests answered with a status below 500.
+    pub answered: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Tokens of prompts: as estimated, until the engine reported them.
+    pub prompt_tokens: u64,
+    /// Tokens of answers: as the engine reported, as they passed, or as they were expected.
+    pub output_tokens: u64,
+    /// Mean time to the first token, in milliseconds; `null` where none was seen.
+    pub first_token_mean_ms: Option<f64>,
+    /// The 95th percentile of it.
+    pub first_token_p95_ms: Option<f64>,
 }
 
 /// One scorer's number.
@@ -161,12 +182,13 @@ impl Explanation {
             let mut room = HEADER_BYTES_MAX.saturating_sub(ascii(&head).len());
             let mut candidates = Vec::new();
             for candidate in &self.candidates {
-                let length = ascii(candidate).len() + 1;
+                let candidate = Candidate { measured: None, ..candidate.clone() };
+                let length = ascii(&candidate).len() + 1;
                 if length > room {
                     break;
                 }
                 room -= length;
-                candidates.push(candidate.clone());
+                candidates.push(candidate);
             }
             if room > 0 {
                 let omitted = self.omitted + self.candidates.len() - candidates.len();
@@ -185,6 +207,20 @@ fn candidate(endpoint: &Endpoint, now: Moment) -> Candidate {
         in_flight: endpoint.live.ours.in_flight(),
         data_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         scores: Vec::new(),
+        measured: Some(measured(&endpoint.live.measured, now)),
+    }
+}
+
+fn measured(measured: &Measured, now: Moment) -> MeasuredLine {
+    let outcomes = measured.outcomes(now);
+    let millis = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
+    MeasuredLine {
+        answered: outcomes.answered,
+        failed: outcomes.failed,
+        prompt_tokens: outcomes.prompt_tokens,
+        output_tokens: outcomes.output_tokens,
+        first_token_mean_ms: millis(measured.ttft_mean(now)),
+        first_token_p95_ms: millis(measured.ttft_quantile(0.95, now)),
     }
 }
 
@@ -200,7 +236,10 @@ fn ascii(value: &impl Serialize) -> String {
             out.push(c);
         } else {
             let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a `String` cannot fail.
+                write!(out, "\\u{unit:04x}").ok();
+            }
         }
     }
     out

@@ -20,7 +20,7 @@ mod watch;
 pub use body::Completeness;
 pub use core::{Core, Policy};
 pub use dry_run::explain;
-pub use explanation::{Answer, Candidate, Explanation, HEADER_BYTES_MAX, Outcome, ScoreLine};
+pub use explanation::{Answer, Candidate, Explanation, HEADER_BYTES_MAX, MeasuredLine, Outcome, ScoreLine};
 pub use head::{RequestHead, STEERING_HEADERS};
 pub use machine::Exchange;
 pub use ring::DecisionRing;
