@@ -10,7 +10,7 @@ use crate::state::Endpoint;
 use super::UpstreamReport;
 use super::core::Hold;
 use super::machine::{Booking, Exchange, Steering};
-use super::upstream::{Content, Verdict};
+use super::upstream::Verdict;
 use super::watch::Watch;
 
 /// Header in which a decision is explained.
@@ -108,18 +108,19 @@ impl Exchange {
     /// Known once the response headers were taken.
     pub fn wants_response_body(&self) -> bool {
         let (Some(booking), Some(observed)) = (&self.booking, &self.observed) else { return false };
-        let needs = booking.strategy.answers;
-        let content = match observed.watch {
-            Some(Watch::Events(_)) => Content::Events,
-            Some(Watch::Json { .. }) => Content::Json,
-            _ => return false,
+        let is_streamed = match observed.watch {
+            Some(Watch::Events(_)) => true,
+            Some(Watch::Json { .. }) => false,
+            Some(Watch::Opaque) | None => return false,
         };
         match self.core.policy.observe_answers {
+            _ if self.steering != Steering::Real => false,
             ObserveAnswers::Never => false,
-            ObserveAnswers::Always => self.steering == Steering::Real,
-            // A first token can be told from the rest only where they come one by one.
+            ObserveAnswers::Always => true,
             ObserveAnswers::Auto => {
-                self.steering == Steering::Real && (needs.usage || (needs.first_token && content == Content::Events))
+                let needs = booking.strategy.router.needs().answers;
+                // A first token can be told from the rest only where they come one by one.
+                needs.usage || (needs.first_token && is_streamed)
             }
         }
     }

@@ -33,7 +33,13 @@ impl Exchange {
             Err(error) => return self.refuse(error),
         };
         match routing::least_loaded(&view, &matching, core.policy.list) {
-            Some(plan) => self.send(plan, core.strategies.last_resort().clone()),
+            Some(plan) => {
+                let strategy = core.strategies.last_resort().clone();
+                if let Some(explanation) = &mut self.explanation {
+                    Arc::make_mut(explanation).give_up(&plan, Arc::clone(&strategy.name));
+                }
+                self.send(plan, strategy)
+            }
             None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
         }
     }
@@ -156,6 +162,14 @@ impl Exchange {
 }
 
 impl Explanation {
+    /// The wait took too long, and the least loaded was taken.
+    fn give_up(&mut self, plan: &Plan, strategy: Arc<str>) {
+        self.notes.push(format!("\"{}\" waited too long: the least loaded is taken", self.strategy));
+        self.strategy = strategy;
+        self.chosen = plan.endpoints().iter().map(|endpoint| endpoint.address_text().into()).collect();
+        self.conclude(&Step::Send);
+    }
+
     /// Adds what comes of the request.
     pub(super) fn conclude(&mut self, step: &Step) {
         self.outcome = match step {

@@ -78,16 +78,6 @@ pub struct Strategy {
     pub index: usize,
     /// The strategy.
     pub router: Arc<dyn Router>,
-    /// What it measures of answers.
-    pub answers: AnswerNeeds,
-}
-
-impl Strategy {
-    /// A strategy under its name and its place.
-    pub fn new(name: impl Into<Arc<str>>, index: usize, router: Arc<dyn Router>) -> Self {
-        let answers = router.needs().answers;
-        Self { name: name.into(), index, router, answers }
-    }
 }
 
 /// The strategies of this process, built once, and which of them is the default.
@@ -116,7 +106,7 @@ impl StrategySet {
         let make = |(index, r): (usize, &Registration)| {
             let built =
                 (r.build)(&Parameters::default()).map_err(|error| UnknownStrategy(format!("{}: {error}", r.name)))?;
-            Ok(Strategy::new(r.name, index, built.into_router()))
+            Ok(Strategy { name: r.name.into(), index, router: built.into_router() })
         };
         let strategies = STRATEGIES.iter().enumerate().map(make).collect::<Result<Vec<_>, _>>()?;
         let default =
@@ -127,7 +117,7 @@ impl StrategySet {
     /// A set of one strategy, which need not be registered.
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
-        Self { strategies: vec![Strategy::new("only", 0, router)], default: 0 }
+        Self { strategies: vec![Strategy { name: "only".into(), index: 0, router }], default: 0 }
     }
 
     /// The strategy of that name.
