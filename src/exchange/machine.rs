@@ -8,10 +8,11 @@ use std::time::Instant;
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
 use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{self, Asked, Plan, RequestView, ResponseHeaders, Strategy, Trace};
+use crate::routing::{self, Asked, Choice, Plan, RequestView, ResponseHeaders, Trace};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 use super::body::Body;
+use super::choosing;
 use super::core::Hold;
 use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
 
@@ -33,7 +34,7 @@ pub(crate) enum Steering {
 #[derive(Debug)]
 struct Booking {
     plan: Plan,
-    strategy: Strategy,
+    choice: Choice,
     sent: Moment,
     ticket: Option<Ticket>,
 }
@@ -121,9 +122,7 @@ impl Exchange {
     }
 
     fn unknown_strategy(&self) -> Option<ApiError> {
-        let name = self.head.strategy.as_deref()?;
-        let known = self.core.strategies.named(name).is_some();
-        (!known).then(|| ApiError::unknown_strategy(name, routing::names()))
+        self.core.strategies.check_wish(self.head.wish(), false).err().map(choosing::refusal)
     }
 
     fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {
@@ -218,6 +217,7 @@ impl Exchange {
                 prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
                 output_tokens: output.saturating_mul(head.n.unwrap_or(1).max(1)),
             },
+            max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             streams: head.stream,
             user: own(&head.user),
             session_id: own(&head.session_id),
@@ -244,7 +244,7 @@ impl Exchange {
         let view = self.view(&snapshot);
         core.metrics.degraded_decision();
         match routing::least_loaded(&view, serving(&snapshot, &self.asked.model), core.policy.list) {
-            Some(plan) => self.send(plan, core.strategies.last_resort().clone()),
+            Some(plan) => self.send(plan, Choice { strategy: core.strategies.last_resort().clone(), profile: None }),
             None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
         }
     }
@@ -260,40 +260,41 @@ impl Exchange {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
         let snapshot = core.reader.load();
-        let strategy = self.strategy(&core);
         let (view, model) = (self.view(&snapshot), &*self.asked.model);
-        let endpoints = serving(&snapshot, model);
-        match routing::decide(&*strategy.router, &view, endpoints, core.policy.list, &mut Trace::off()) {
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None) {
+            Ok(choice) => choice,
+            Err(error) => return self.refuse(choosing::refusal(error)),
+        };
+        let (endpoints, mut trace) = (serving(&snapshot, model), Trace::off());
+        match routing::decide(&*choice.strategy.router, &view, endpoints, core.policy.list, &mut trace) {
             None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
                 self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S))
             }
             None => self.refuse(ApiError::model_not_found(model)),
             Some(Err(wait)) => Step::Wait(wait),
             Some(Ok(plan)) => {
-                core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
-                self.send(plan, strategy.clone())
+                core.metrics.decision(choice.strategy.index, started.elapsed().as_secs_f64());
+                if trace.is_degraded() {
+                    core.metrics.degraded_decision();
+                }
+                self.send(plan, choice)
             }
         }
     }
 
-    fn strategy<'c>(&self, core: &'c Core) -> &'c Strategy {
-        let named = self.head.strategy.as_deref().and_then(|name| core.strategies.named(name));
-        named.unwrap_or_else(|| core.strategies.default_strategy())
-    }
-
-    fn send(&mut self, plan: Plan, strategy: Strategy) -> Step {
+    fn send(&mut self, plan: Plan, choice: Choice) -> Step {
         let sent = self.core.clock.now();
         let ticket = (self.steering == Steering::Real).then(|| {
             plan.first().live.health.begin_trial(sent, self.core.policy.cooldown.base);
             Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
         });
-        self.booking = Some(Booking { plan, strategy, sent, ticket });
+        self.booking = Some(Booking { plan, choice, sent, ticket });
         Step::Send
     }
 
     /// The decision, once it is made.
     pub fn dispatch(&self) -> Option<Dispatch<'_>> {
-        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.strategy.name })
+        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.choice.strategy.name })
     }
 
     /// The body's pieces as they came, for a front end that has to send them back.
@@ -333,27 +334,28 @@ impl Exchange {
             ticket.rebook(Arc::clone(served));
         }
         let served = verdict.served.as_ref().unwrap_or(booking.plan.first());
-        let headers = self.client_headers(served, &booking.strategy);
+        let headers = self.client_headers(served, &booking.choice);
         self.booking = Some(booking);
         headers
     }
 
-    fn client_headers(&self, served: &Endpoint, strategy: &Strategy) -> ResponseHeaders {
-        let mut headers =
-            if self.core.policy.response_headers { self.notes(served, &strategy.name) } else { Vec::new() };
+    fn client_headers(&self, served: &Endpoint, choice: &Choice) -> ResponseHeaders {
+        let mut headers = if self.core.policy.response_headers { self.notes(served, choice) } else { Vec::new() };
         let snapshot = self.core.reader.load();
-        strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
+        choice.strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
         headers
     }
 
-    fn notes(&self, served: &Endpoint, strategy: &str) -> ResponseHeaders {
+    fn notes(&self, served: &Endpoint, choice: &Choice) -> ResponseHeaders {
         let id = self.head.request_id.as_deref().map_or_else(|| format!("{:016x}", self.seed), str::to_owned);
-        vec![
+        let mut headers = vec![
             ("request-id", Cow::Owned(id)),
-            ("routing-strategy", Cow::Owned(strategy.to_owned())),
+            ("routing-strategy", Cow::Owned(choice.strategy.name.to_string())),
             ("target-pod", Cow::Owned(served.spec.name.clone())),
             ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
-        ]
+        ];
+        headers.extend(choice.profile.as_ref().map(|name| (choosing::PROFILE_HEADER, Cow::Owned(name.to_string()))));
+        headers
     }
 
     /// The last of the response was seen: the exchange is complete and its place is free.

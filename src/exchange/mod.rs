@@ -5,6 +5,7 @@
 //! exchange, at any point, settles it.
 
 mod body;
+mod choosing;
 mod core;
 mod head;
 mod machine;

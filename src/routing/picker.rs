@@ -13,6 +13,8 @@ pub enum Picker {
     Best,
     /// The better of two drawn at random.
     BestOfTwo,
+    /// Drawn, each with a chance in proportion to its weighted sum; see [`Scored`](super::Scored).
+    WeightedRandom,
 }
 
 impl Picker {
@@ -32,7 +34,10 @@ impl Picker {
             }
         };
         match self {
-            Self::Best => lowest(candidates.iter(), key, &mut rng).unwrap_or_else(|| candidates.at(0)),
+            // Drawing needs the numbers on a common scale, which is for sums; by a single scorer the best is taken.
+            Self::Best | Self::WeightedRandom => {
+                lowest(candidates.iter(), key, &mut rng).unwrap_or_else(|| candidates.at(0))
+            }
             Self::BestOfTwo => {
                 let first = rng.usize(..candidates.len());
                 let other = first + 1 + rng.usize(..candidates.len().max(2) - 1);

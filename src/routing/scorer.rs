@@ -41,6 +41,12 @@ pub trait Scorer: Send + Sync + Debug {
         GaugeSet::NONE
     }
 
+    /// Whether a number made without some input still compares with complete ones. Where it does not, a combination of
+    /// scorers takes such a candidate as average.
+    fn is_estimate_comparable(&self) -> bool {
+        false
+    }
+
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
 }
@@ -67,6 +73,11 @@ impl Scorer for OpenRequests {
 
     fn gauges(&self) -> GaugeSet {
         GaugeSet::of(&[Gauge::Running, Gauge::Waiting])
+    }
+
+    /// Our own requests are known of every endpoint.
+    fn is_estimate_comparable(&self) -> bool {
+        true
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
