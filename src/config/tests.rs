@@ -203,6 +203,6 @@ fn a_complaint_about_a_strategy_is_placed_even_if_its_name_has_a_dot() {
         - { use: nonsense, weight: 2 }
 ";
     assert_eq!(yaml(text).faults(), ["6: routing.strategies.m.1.scorers[1].use: is nonsense"]);
-    let broken = yaml(&text.replace("weight", "wait")).faults();
-    assert_eq!(broken, ["6: routing.strategies.m.1.scorers[1].wait: unknown key; did you mean \"weight\"?"]);
+    let broken = yaml(&text.replace("weight", "weigth")).faults();
+    assert_eq!(broken, ["6: routing.strategies.m.1.scorers[1].weigth: unknown key; did you mean \"weight\"?"]);
 }
