@@ -7,6 +7,7 @@
 //! | `scheduler`, `blocks`, `prompt` | the model of time, of KV blocks and of tokens |
 //! | `render`, `fast`, `body` | how answers look and how they are cut |
 //! | `exposition`, `stats`, `dialect` | metrics |
+//! | `page_maker` | metrics pages without an engine |
 //! | `adapters`, `pages` | adapters that come and go, and the pages of other engines |
 //! | `fault` | what goes wrong on command |
 
@@ -20,6 +21,7 @@ mod fast;
 mod fault;
 mod generate;
 mod options;
+mod page_maker;
 mod pages;
 mod prompt;
 mod render;
@@ -45,6 +47,7 @@ use tokio_util::task::TaskTracker;
 pub use dialect::Dialect;
 pub use fault::{Fault, FaultCommand};
 pub use options::{BLOCK_TOKENS, Capacity, EngineOptions, Timing};
+pub use page_maker::PageMaker;
 
 use adapters::Adapters;
 use exposition::Exposition;
