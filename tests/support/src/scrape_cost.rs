@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::bench::rig::{cpu_of, memory_kib, start_fairlead};
+use crate::bench::rig::{admin_url, cpu_of, memory_kib, start_fairlead};
 use crate::engine::Dialect;
 use crate::harness::{Child, Folder, get, wait_until};
 
@@ -115,12 +115,6 @@ impl ScrapeCostArgs {
 fn value_name(dialect: Dialect) -> String {
     let value = clap::ValueEnum::to_possible_value(&dialect);
     value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-fn admin_url(folder: &Folder) -> anyhow::Result<String> {
-    let config = std::fs::read_to_string(folder.join("fairlead.yaml"))?;
-    let address = config.split("admin: \"").nth(1).and_then(|rest| rest.split('"').next());
-    Ok(format!("http://{}", address.context("admin address")?))
 }
 
 /// Good and failed readings since Fairlead's start.

@@ -155,6 +155,13 @@ pub(crate) async fn start_fairlead(
     Ok(child)
 }
 
+/// `http://ip:port` of the admin page of the Fairlead that was started in that folder.
+pub(crate) fn admin_url(folder: &Folder) -> anyhow::Result<String> {
+    let config = fs::read_to_string(folder.join("fairlead.yaml"))?;
+    let address = config.split("admin: \"").nth(1).and_then(|rest| rest.split('"').next());
+    Ok(format!("http://{}", address.context("admin address")?))
+}
+
 async fn start_case(
     envoy: &Path,
     text: &str,
