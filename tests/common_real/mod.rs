@@ -14,10 +14,13 @@ use tokio::time::Instant;
 const QUICKSTART: &str = include_str!("../../envoy/quickstart.yaml");
 const CONFIG: &str = "\
 listen: { ext_proc: \"unix:{ext_proc}\", admin: \"{admin}\" }
-routing: { algorithm: least-request }
+routing: { algorithm: \"{algorithm}\" }
 discovery: { file: { path: \"{endpoints}\" } }
 envoy: { eds_file: \"{eds}\" }
 ";
+/// Default strategies by how much of an engine's metrics they need; the first that this Fairlead has is taken, for it reads
+/// only what somebody needs.
+const ALGORITHMS: [&str; 2] = ["least-request:1,least-kv-cache:1,least-latency:1,throughput:1", "least-request"];
 const SETTLE: Duration = Duration::from_mins(1);
 /// Between two looks at everybody's numbers.
 const LOOK: Duration = Duration::from_millis(100);
@@ -72,10 +75,11 @@ impl Real {
         let address = free_address().unwrap();
         let engine = start_engine(&recipe, address, &folder).await;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_fairlead"));
-        let kind = if knows(&binary, recipe.kind, &folder) { recipe.kind } else { "none" };
-        eprintln!("engine '{}' at {address}, known to Fairlead as '{kind}'", recipe.model);
+        let kind = if knows(&binary, recipe.kind, ALGORITHMS[1], &folder) { recipe.kind } else { "none" };
+        let algorithm = ALGORITHMS.into_iter().find(|algorithm| knows(&binary, kind, algorithm, &folder)).unwrap();
+        eprintln!("engine '{}' at {address}, known to Fairlead as '{kind}', strategy {algorithm}", recipe.model);
         let list = format!("- {{ address: \"{address}\", models: [{}], engine: {kind} }}\n", recipe.model);
-        let ext_proc = ExtProc::Fairlead { binary, config: CONFIG.to_owned() };
+        let ext_proc = ExtProc::Fairlead { binary, config: CONFIG.replace("{algorithm}", algorithm) };
         let stack = StackBuilder::quickstart(ext_proc, QUICKSTART).endpoints(list).start().await.unwrap();
         Self { stack, engine: Some(engine), address, recipe, folder }
     }
@@ -173,9 +177,12 @@ async fn start_engine(recipe: &Recipe, address: SocketAddr, folder: &Folder) -> 
     engine
 }
 
-/// Whether this Fairlead reads the metrics of that kind of engine.
-fn knows(fairlead: &Path, kind: &str, folder: &Folder) -> bool {
-    let text = format!("discovery: {{ static: [ {{ address: 127.0.0.1:1, models: [m], engine: {kind} }} ] }}\n");
+/// Whether this Fairlead has that kind of engine and that strategy.
+fn knows(fairlead: &Path, kind: &str, algorithm: &str, folder: &Folder) -> bool {
+    let text = format!(
+        "routing: {{ algorithm: \"{algorithm}\" }}\n\
+         discovery: {{ static: [ {{ address: 127.0.0.1:1, models: [m], engine: {kind} }} ] }}\n"
+    );
     let path = folder.write("check.yaml", &text).unwrap();
     let output = std::process::Command::new(fairlead).args(["check", "--config"]).arg(path).output().unwrap();
     output.status.success()

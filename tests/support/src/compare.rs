@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::bench::rig::{admin_url, start_envoy, start_fairlead};
 use crate::harness::{Child, Folder, find_envoy, get, wait_until};
-use crate::load::{LoadOptions, Pace, Report, Table, run as load};
+use crate::load::{LoadOptions, Pace, Report, Spread, Table, run as load};
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -92,7 +92,8 @@ impl CompareArgs {
         let mut table = Table::default();
         for strategy in &strategies {
             eprintln!("{strategy}");
-            let report = Box::pin(self.turn(strategy)).await?;
+            let mut report = Box::pin(self.turn(strategy)).await?;
+            report.spread = Spread::over(self.engines, report.endpoints.values().copied());
             for (reason, count) in &report.failures {
                 eprintln!("  failed: {reason} ({count})");
             }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Two measures of evenness; both say nothing about endpoints that got no request at all.
+/// Two measures of evenness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spread {
     /// Requests of the busiest endpoint by the mean; 1 is even.
@@ -12,6 +12,13 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// Over so many endpoints, of which these counts are known; the others got nothing.
+    pub fn over(endpoints: usize, counts: impl Iterator<Item = u64>) -> Self {
+        let counts: Vec<u64> = counts.collect();
+        let silent = endpoints.saturating_sub(counts.len());
+        Self::of(counts.into_iter().chain(std::iter::repeat_n(0, silent)))
+    }
+
     /// Over the counts of all endpoints.
     pub fn of(counts: impl Iterator<Item = u64>) -> Self {
         let counts: Vec<f64> = counts.map(|count| count as f64).collect();
@@ -33,6 +40,7 @@ mod tests {
     fn even_counts_have_no_variation() {
         assert_eq!(Spread::of([5, 5, 5].into_iter()), Spread { max_over_mean: 1.0, variation: 0.0 });
         assert_eq!(Spread::of(std::iter::empty()), Spread::default());
+        assert_eq!(Spread::over(2, std::iter::once(4)), Spread::of([4, 0].into_iter()));
     }
 
     #[test]
