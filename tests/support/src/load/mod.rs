@@ -177,6 +177,10 @@ impl Run {
 
     /// The moment at which this request is dropped, if it is one of those.
     fn abort_after(&self) -> Option<Duration> {
+        if self.options.abort_fraction <= 0.0 {
+            // Arrivals draw from the same generator: without aborts they are the same in every run.
+            return None;
+        }
         let mut rng = self.rng.borrow_mut();
         (rng.f64() < self.options.abort_fraction).then(|| self.options.abort_within.mul_f64(rng.f64()))
     }
