@@ -81,7 +81,7 @@ impl Cold {
         let registry = Registry::new();
         let (reader, clock) = (registry.reader(), Clock::start());
         let metrics = Metrics::new(&routing::names());
-        metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock);
+        metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone());
         let strategies = Arc::new(StrategySet::build(&config.routing.algorithm)?);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
 
@@ -213,7 +213,7 @@ impl Cold {
         watch(families::SCRAPE_UNREADABLE, &[], |status| &status.unreadable_lines);
         watch(families::SCRAPE_TOO_LARGE, &[], |status| &status.pages_too_large);
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        self.keep("scraping", scrape::run(reader, config, self.clock, status, self.cancel.clone()));
+        self.keep("scraping", scrape::run(reader, config, self.clock.clone(), status, self.cancel.clone()));
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {
@@ -228,7 +228,7 @@ impl Cold {
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::clone(&self.readiness),
             config: Arc::clone(&self.config),
-            clock: self.clock,
+            clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
             strategies: strategies(),
         };
@@ -247,7 +247,7 @@ impl Cold {
         set_health(&health, ServingStatus::NotServing).await;
         let (reader, strategies, metrics) =
             (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
-        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock));
+        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock.clone()));
         let settings = Arc::new(Settings::from(config));
         let server =
             Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)

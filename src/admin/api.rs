@@ -54,23 +54,23 @@ pub(super) async fn endpoints(State(state): State<Arc<AdminState>>) -> Json<Endp
 
 fn row(endpoint: &Endpoint, now: Moment, stale_after: Duration) -> EndpointRow {
     let (spec, live) = (&endpoint.spec, &endpoint.live);
-    let gauge = |gauge| live.gauge(gauge, now, stale_after);
+    let gauge = |gauge| live.signals.gauge(gauge, now, stale_after);
     EndpointRow {
         address: spec.address,
         name: spec.name.clone(),
         models: spec.models.clone(),
         engine: spec.engine,
         weight: spec.weight,
-        in_flight: live.in_flight(),
-        sent: live.sent(),
-        failed: live.failed(),
-        aside_ms: millis(live.aside_until() - now),
+        in_flight: live.ours.in_flight(),
+        sent: live.ours.sent(),
+        failed: live.health.failed(),
+        aside_ms: millis(live.health.aside_until() - now),
         gauges: Gauges {
             running: gauge(Gauge::Running),
             waiting: gauge(Gauge::Waiting),
             kv_usage: gauge(Gauge::KvUsage),
         },
-        age_ms: live.age(now).map(millis),
+        age_ms: live.signals.age(now).map(millis),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{EndpointId, EndpointSpec};
+use crate::domain::{EndpointId, EndpointSpec, Gauge, Gauges, Work};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 struct Admin {
@@ -81,8 +81,9 @@ async fn endpoints_are_told_with_their_numbers() {
     let endpoint = Arc::new(Endpoint::new(EndpointId { slot: 0, generation: 0 }, spec, Arc::default()));
     admin.state.reader.publish(Snapshot::build(4, vec![Arc::clone(&endpoint)]));
     let before = admin.json("/api/endpoints").await.1;
-    endpoint.live.set_gauges([Some(2.0), None, Some(0.5)], admin.state.clock.now());
-    let _ticket = Ticket::open(endpoint);
+    let page = Gauges::default().with(Gauge::Running, 2.0).with(Gauge::KvUsage, 0.5);
+    endpoint.live.publish(&page, endpoint.live.mark(), admin.state.clock.now());
+    let _ticket = Ticket::open(endpoint, Work::default(), &admin.state.clock);
     let mut after = admin.json("/api/endpoints").await.1;
     assert!(before["endpoints"][0]["age_ms"].is_null() && after["endpoints"][0]["age_ms"].take().is_u64());
     let expected = json!({

@@ -55,6 +55,8 @@ pub struct Routing {
     /// How long a decision may wait before the least loaded endpoint is taken instead.
     #[serde(with = "humantime_serde")]
     pub decision_timeout: Duration,
+    /// Tokens that an answer is expected to have, unless the request limits it to fewer; load in tokens is counted by it.
+    pub expected_output_tokens: u32,
     /// What happens to requests on paths that we do not route.
     pub unknown_paths: UnknownPaths,
     /// Seed of the tie-breaking generator; absent means a random one.
@@ -221,6 +223,7 @@ impl Default for Routing {
         Self {
             algorithm: "least-request".to_owned(),
             decision_timeout: Duration::from_secs(2),
+            expected_output_tokens: 256,
             unknown_paths: UnknownPaths::Pass,
             seed: None,
         }

@@ -106,6 +106,11 @@ pub const SETTINGS: &[Setting] = &[
         "How long a decision may wait before the least loaded endpoint is taken instead.",
     ),
     set(
+        "routing.expected_output_tokens",
+        Form::Number,
+        "Tokens that an answer is expected to have, unless the request limits it to fewer; load in tokens is counted by it.",
+    ),
+    set(
         "routing.unknown_paths",
         Form::Choice(&["pass", "not-found", "route"]),
         "What happens to requests on paths that we do not route.",

@@ -4,8 +4,10 @@ mod endpoint;
 mod failure;
 mod gauge;
 mod moment;
+mod work;
 
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
-pub use gauge::Gauge;
-pub use moment::{Clock, Moment};
+pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
+pub use moment::{Clock, ClockHand, Moment};
+pub use work::Work;

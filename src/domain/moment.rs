@@ -1,6 +1,8 @@
 //! Time as an argument: a moment is microseconds since the process (or a simulation) began.
 
 use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// A point in time, in microseconds since its [`Clock`]'s epoch.
@@ -46,22 +48,48 @@ impl Sub for Moment {
     }
 }
 
-/// The monotonic clock of this process. Cheap to copy; all copies share the epoch.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    epoch: Instant,
+/// A monotonic clock. Cheap to clone; all clones show the same time.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// Real time since then.
+    Real(Instant),
+    /// Whatever time somebody set.
+    Manual(Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// A clock whose epoch lies one second back, so that no moment it gives is [`Moment::EPOCH`].
+    /// A clock of real time, whose epoch lies one second back, so that no moment it gives is [`Moment::EPOCH`].
     pub fn start() -> Self {
         let now = Instant::now();
-        Self { epoch: now.checked_sub(Duration::from_secs(1)).unwrap_or(now) }
+        Self(Source::Real(now.checked_sub(Duration::from_secs(1)).unwrap_or(now)))
+    }
+
+    /// A clock that stands still until it is set, and the hand to set it. For simulations and tests.
+    pub fn manual(at: Moment) -> (Self, ClockHand) {
+        let time = Arc::new(AtomicU64::new(at.0));
+        (Self(Source::Manual(Arc::clone(&time))), ClockHand(time))
     }
 
     /// The present moment.
-    pub fn now(self) -> Moment {
-        Moment::EPOCH + self.epoch.elapsed()
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Source::Real(epoch) => Moment::EPOCH + epoch.elapsed(),
+            Source::Manual(time) => Moment(time.load(Relaxed)),
+        }
+    }
+}
+
+/// Sets the time of a manual [`Clock`].
+#[derive(Debug, Clone)]
+pub struct ClockHand(Arc<AtomicU64>);
+
+impl ClockHand {
+    /// Sets the clock, forward only.
+    pub fn set(&self, to: Moment) {
+        self.0.fetch_max(to.0, Relaxed);
     }
 }
 
@@ -79,5 +107,12 @@ mod tests {
     #[test]
     fn the_clock_never_gives_the_epoch() {
         assert!(Clock::start().now() > Moment::EPOCH);
+    }
+    #[test]
+    fn a_manual_clock_shows_what_it_was_set_to_and_never_goes_back() {
+        let (clock, hand) = Clock::manual(Moment(5));
+        hand.set(Moment(9));
+        hand.set(Moment(7));
+        assert_eq!(clock.clone().now(), Moment(9));
     }
 }

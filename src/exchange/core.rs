@@ -24,6 +24,8 @@ pub struct Policy {
     pub stale_after: Duration,
     /// How failing endpoints are put aside.
     pub cooldown: Cooldown,
+    /// Tokens that an answer is expected to have where the request does not limit it to fewer.
+    pub expected_output_tokens: u32,
     /// Whether the answer tells the client who served it.
     pub response_headers: bool,
 }
@@ -36,6 +38,7 @@ impl From<&Config> for Policy {
             body_bytes_max: config.limits.body_bytes_max,
             stale_after: config.scrape.stale_after,
             cooldown: Cooldown { base: config.health.cooldown_base, max: config.health.cooldown_max },
+            expected_output_tokens: config.routing.expected_output_tokens,
             response_headers: config.destination.response_headers,
         }
     }
@@ -58,6 +61,8 @@ pub struct Core {
     pub budget: BodyBudget,
     /// The clock.
     pub clock: Clock,
+    /// Request headers that strategies need.
+    pub kept_headers: Box<[Box<str>]>,
     seeds: AtomicU64,
     holds: HoldWatch,
 }
@@ -74,8 +79,9 @@ impl Core {
         let budget = BodyBudget::new(config.limits.body_budget_bytes, metrics.body_bytes_held.clone());
         let seed = config.routing.seed.unwrap_or_else(|| fastrand::u64(..));
         let events = Events::new(Arc::clone(&metrics));
-        let (policy, holds) = (Policy::from(config), HoldWatch::default());
-        Self { reader, strategies, metrics, events, policy, budget, clock, seeds: AtomicU64::new(seed), holds }
+        let kept_headers = strategies.needs().headers.into();
+        let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
+        Self { reader, strategies, metrics, events, policy, budget, clock, kept_headers, seeds, holds }
     }
 
     /// The next request's seed (`SplitMix64`).

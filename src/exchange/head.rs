@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::openai::{Route, paths};
+use crate::routing::KeptHeaders;
 
 /// Headers that choose or describe an endpoint. A client must never be believed in them, so they are removed from
 /// every request, routed or not.
@@ -44,19 +45,27 @@ pub struct RequestHead {
     pub model_hint: Option<Box<str>>,
     /// The client wants to change protocols (WebSocket): it sends no body before it has an answer.
     pub is_upgrade: bool,
+    /// The headers that strategies need.
+    pub kept: KeptHeaders,
     /// Steering headers that the client sent.
     pub forged: SmallVec<[&'static str; 4]>,
 }
 
 impl RequestHead {
-    /// Reads the headers; names in lower case, as Envoy gives them, pseudo headers included.
-    pub fn read<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+    /// Reads the headers; names in lower case, as Envoy gives them, pseudo headers included. Those that are `wanted` are
+    /// kept as they are.
+    pub fn read<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, wanted: &[Box<str>]) -> Self {
         let mut head = Self::default();
         let (mut method, mut path) = ("", "");
         for (name, value) in headers {
             let text = || std::str::from_utf8(value).ok().map(str::trim).filter(|text| !text.is_empty());
             if let Some(steering) = STEERING_HEADERS.iter().find(|known| **known == name) {
                 head.forged.push(steering);
+            }
+            if wanted.iter().any(|wanted| **wanted == *name)
+                && let Some(text) = text()
+            {
+                head.kept.keep(name, text);
             }
             match name {
                 ":method" => method = text().unwrap_or_default(),
@@ -99,7 +108,7 @@ mod tests {
     use super::*;
 
     fn read(headers: &[(&'static str, &'static str)]) -> RequestHead {
-        RequestHead::read(headers.iter().map(|(name, value)| (*name, value.as_bytes())))
+        RequestHead::read(headers.iter().map(|(name, value)| (*name, value.as_bytes())), &["x-kept".into()])
     }
 
     #[test]
@@ -120,6 +129,12 @@ mod tests {
     fn a_request_id_that_could_break_a_log_line_is_not_taken() {
         assert!(read(&[("x-request-id", "a\nb")]).request_id.is_none());
         assert_eq!(read(&[("x-request-id", "abc-1")]).request_id.as_deref(), Some("abc-1"));
+    }
+
+    #[test]
+    fn only_headers_that_are_wanted_are_kept() {
+        let head = read(&[("x-kept", " 1 "), ("x-other", "2"), ("x-kept", "3")]);
+        assert_eq!((head.kept.get("x-kept"), head.kept.get("x-other")), (Some("1"), None));
     }
 
     #[test]

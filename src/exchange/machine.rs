@@ -1,19 +1,22 @@
 //! The life of one exchange.
 
 use std::borrow::Cow;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::UnknownPaths;
-use crate::domain::Moment;
+use crate::domain::{Moment, Work};
 use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{self, Plan, RequestView, Strategy};
+use crate::routing::{self, Asked, Plan, RequestView, ResponseHeaders, Strategy, Trace};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 use super::body::Body;
 use super::core::Hold;
 use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
 
+/// Bytes of JSON that make a token, roughly: English text has 4.
+const BYTES_PER_TOKEN: usize = 4;
 /// When to come back after a 503 that discovery or a restart will mend.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -30,7 +33,7 @@ pub(crate) enum Steering {
 #[derive(Debug)]
 struct Booking {
     plan: Plan,
-    strategy: &'static str,
+    strategy: Strategy,
     sent: Moment,
     ticket: Option<Ticket>,
 }
@@ -42,10 +45,8 @@ pub struct Exchange {
     steering: Steering,
     head: RequestHead,
     body: Body,
-    streamed: bool,
+    asked: Asked,
     seed: u64,
-    /// The model of a request whose decision waits.
-    waiting_model: Option<Box<str>>,
     booking: Option<Booking>,
     answered_at: Option<Moment>,
     complete: bool,
@@ -61,8 +62,7 @@ impl Exchange {
             steering: Steering::Real,
             head: RequestHead::default(),
             body,
-            streamed: false,
-            waiting_model: None,
+            asked: Asked::default(),
             booking: None,
             answered_at: None,
             complete: false,
@@ -72,6 +72,11 @@ impl Exchange {
     /// Makes this an exchange that is only observed.
     pub(crate) fn observe(&mut self) {
         self.steering = Steering::Shadow;
+    }
+
+    /// The request headers that strategies need.
+    pub fn kept_headers(&self) -> &[Box<str>] {
+        &self.core.kept_headers
     }
 
     /// The request headers as far as we keep them.
@@ -111,7 +116,7 @@ impl Exchange {
     fn decide_by_headers(&mut self, model: &str) -> Step {
         match self.unknown_strategy() {
             Some(error) => self.refuse(error),
-            None => self.decide(model),
+            None => self.decide_for(model),
         }
     }
 
@@ -136,7 +141,7 @@ impl Exchange {
             BodyOutlook::None => self.with_body(api, &[]),
             BodyOutlook::Unseen => {
                 let model = self.head.model_hint.take().unwrap_or_default();
-                self.decide(&model)
+                self.decide_for(&model)
             }
         }
     }
@@ -178,11 +183,11 @@ impl Exchange {
     fn with_body(&mut self, api: Api, body: &[u8]) -> Step {
         let content_type = self.head.content_type.take();
         let read = openai::head::read(api, content_type.as_deref(), body);
-        match read.and_then(|head| required_model(api, &head).map(|model| (model, head.stream))) {
+        match read.and_then(|head| require_model(api, &head).map(|()| head)) {
             Err(error) => self.refuse(ApiError::from(error)),
-            Ok((model, stream)) => {
-                self.streamed = stream;
-                self.decide(&model)
+            Ok(head) => {
+                self.ask(&head);
+                self.decide()
             }
         }
     }
@@ -190,57 +195,83 @@ impl Exchange {
     fn with_cut_body(&mut self, api: Api, beginning: &[u8]) -> Step {
         let hint = self.head.model_hint.take().unwrap_or_default();
         let Some(cut) = openai::head::read_cut(api, self.head.content_type.as_deref(), beginning) else {
-            return self.decide(&hint);
+            return self.decide_for(&hint);
         };
         if let Some(fault) = cut.fault {
             return self.refuse(ApiError::from(fault));
         }
-        self.streamed = cut.head.stream;
-        self.decide(cut.head.model.as_deref().unwrap_or(&hint))
+        self.ask(&cut.head);
+        if cut.head.model.is_none() {
+            self.asked.model = hint;
+        }
+        self.decide()
+    }
+
+    /// Keeps of the body's head what strategies may go by.
+    fn ask(&mut self, head: &openai::Head<'_>) {
+        let own = |text: &Option<Cow<'_, str>>| text.as_deref().map(Into::into);
+        let expected = self.core.policy.expected_output_tokens;
+        let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
+        self.asked = Asked {
+            model: head.model.as_deref().unwrap_or_default().into(),
+            work: Work {
+                prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+                output_tokens: output.saturating_mul(head.n.unwrap_or(1).max(1)),
+            },
+            streams: head.stream,
+            user: own(&head.user),
+            session_id: own(&head.session_id),
+            prompt_cache_key: own(&head.prompt_cache_key),
+            previous_response_id: own(&head.previous_response_id),
+            headers: mem::take(&mut self.head.kept),
+        };
+    }
+
+    fn decide_for(&mut self, model: &str) -> Step {
+        self.asked = Asked { model: model.into(), headers: mem::take(&mut self.head.kept), ..Asked::default() };
+        self.decide()
     }
 
     /// Routes again after a wait.
     pub fn resume(&mut self) -> Step {
-        let model = self.waiting_model.take().unwrap_or_default();
-        self.decide(&model)
+        self.decide()
     }
 
     /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
     pub fn give_up_waiting(&mut self) -> Step {
-        let model = self.waiting_model.take().unwrap_or_default();
-        let snapshot = self.core.reader.load();
-        let view = self.view(&model);
-        self.core.metrics.degraded_decision();
-        match routing::least_loaded(&view, serving(&snapshot, &model), self.core.policy.list) {
-            Some(plan) => self.send(plan, "least-request"),
-            None => self.refuse(ApiError::no_ready_endpoints(&model, RETRY_AFTER_S)),
+        let core = Arc::clone(&self.core);
+        let snapshot = core.reader.load();
+        let view = self.view(&snapshot);
+        core.metrics.degraded_decision();
+        match routing::least_loaded(&view, serving(&snapshot, &self.asked.model), core.policy.list) {
+            Some(plan) => self.send(plan, core.strategies.last_resort().clone()),
+            None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
         }
     }
 
-    fn view<'a>(&self, model: &'a str) -> RequestView<'a> {
+    fn view<'a>(&'a self, snapshot: &'a Snapshot) -> RequestView<'a> {
         let stale_after = self.core.policy.stale_after;
-        RequestView { model, now: self.core.clock.now(), seed: self.seed, stale_after }
+        let adapter_of = snapshot.model(&self.asked.model).and_then(|view| view.parent.as_deref());
+        RequestView { asked: &self.asked, adapter_of, now: self.core.clock.now(), seed: self.seed, stale_after }
     }
 
-    /// Chooses among those that serve `model`; among all if it is empty.
-    fn decide(&mut self, model: &str) -> Step {
+    /// Chooses among those that serve the model; among all if none is named.
+    fn decide(&mut self) -> Step {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
         let snapshot = core.reader.load();
         let strategy = self.strategy(&core);
-        let view = self.view(model);
-        match routing::decide(&*strategy.router, &view, serving(&snapshot, model), core.policy.list) {
+        let (view, model) = (self.view(&snapshot), &*self.asked.model);
+        let endpoints = serving(&snapshot, model);
+        match routing::decide(&*strategy.router, &view, endpoints, core.policy.list, &mut Trace::off()) {
             None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
                 self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S))
             }
             None => self.refuse(ApiError::model_not_found(model)),
-            Some(Err(wait)) => {
-                self.waiting_model = Some(model.into());
-                Step::Wait(wait)
-            }
+            Some(Err(wait)) => Step::Wait(wait),
             Some(Ok(plan)) => {
                 core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
-                self.send(plan, strategy.name)
+                self.send(plan, strategy.clone())
             }
         }
     }
@@ -250,11 +281,11 @@ impl Exchange {
         named.unwrap_or_else(|| core.strategies.default_strategy())
     }
 
-    fn send(&mut self, plan: Plan, strategy: &'static str) -> Step {
+    fn send(&mut self, plan: Plan, strategy: Strategy) -> Step {
         let sent = self.core.clock.now();
         let ticket = (self.steering == Steering::Real).then(|| {
-            plan.first().live.begin_trial(sent, self.core.policy.cooldown.base);
-            Ticket::open(Arc::clone(plan.first()))
+            plan.first().live.health.begin_trial(sent, self.core.policy.cooldown.base);
+            Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
         });
         self.booking = Some(Booking { plan, strategy, sent, ticket });
         Step::Send
@@ -262,7 +293,7 @@ impl Exchange {
 
     /// The decision, once it is made.
     pub fn dispatch(&self) -> Option<Dispatch<'_>> {
-        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: booking.strategy })
+        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.strategy.name })
     }
 
     /// The body's pieces as they came, for a front end that has to send them back.
@@ -276,7 +307,7 @@ impl Exchange {
     }
 
     /// Takes the response headers: learns who served, and gives the headers to add for the client.
-    pub fn response_head(&mut self, report: UpstreamReport) -> Vec<(&'static str, Cow<'static, str>)> {
+    pub fn response_head(&mut self, report: UpstreamReport) -> ResponseHeaders {
         let Some(mut booking) = self.booking.take() else { return Vec::new() };
         let now = self.core.clock.now();
         self.answered_at = Some(now);
@@ -286,11 +317,11 @@ impl Exchange {
             for (endpoint, failure) in &verdict.failed {
                 let jitter = fastrand::Rng::with_seed(self.seed).f64();
                 let pause =
-                    endpoint.live.report_failure(*failure, booking.sent, now, self.core.policy.cooldown, jitter);
+                    endpoint.live.health.report_failure(*failure, booking.sent, now, self.core.policy.cooldown, jitter);
                 self.core.events.endpoint_failed(endpoint, *failure, pause, now);
             }
             if let Some(served) = verdict.served.as_ref().filter(|_| verdict.alive)
-                && served.live.report_answer(booking.sent)
+                && served.live.health.report_answer(booking.sent)
             {
                 self.core.events.endpoint_back(served, now);
             }
@@ -302,16 +333,24 @@ impl Exchange {
             ticket.rebook(Arc::clone(served));
         }
         let served = verdict.served.as_ref().unwrap_or(booking.plan.first());
-        let headers = if self.core.policy.response_headers { self.notes(served, booking.strategy) } else { Vec::new() };
+        let headers = self.client_headers(served, &booking.strategy);
         self.booking = Some(booking);
         headers
     }
 
-    fn notes(&self, served: &Endpoint, strategy: &'static str) -> Vec<(&'static str, Cow<'static, str>)> {
+    fn client_headers(&self, served: &Endpoint, strategy: &Strategy) -> ResponseHeaders {
+        let mut headers =
+            if self.core.policy.response_headers { self.notes(served, &strategy.name) } else { Vec::new() };
+        let snapshot = self.core.reader.load();
+        strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
+        headers
+    }
+
+    fn notes(&self, served: &Endpoint, strategy: &str) -> ResponseHeaders {
         let id = self.head.request_id.as_deref().map_or_else(|| format!("{:016x}", self.seed), str::to_owned);
         vec![
             ("request-id", Cow::Owned(id)),
-            ("routing-strategy", Cow::Borrowed(strategy)),
+            ("routing-strategy", Cow::Owned(strategy.to_owned())),
             ("target-pod", Cow::Owned(served.spec.name.clone())),
             ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
         ]
@@ -368,7 +407,7 @@ impl Drop for Exchange {
                 self.core.metrics.aborted();
                 booking.sent
             }
-            Some(answered_at) if self.streamed && !self.complete => answered_at,
+            Some(answered_at) if self.asked.streams && !self.complete => answered_at,
             Some(_) => return,
         };
         match self.core.note_end(last_heard, self.core.clock.now()) {
@@ -383,11 +422,11 @@ fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
     if model.is_empty() { snapshot.endpoints() } else { snapshot.serving(model) }
 }
 
-/// The model that a request names; empty for the engine-specific call that names none.
-fn required_model<'a>(api: Api, head: &openai::Head<'a>) -> Result<Cow<'a, str>, BodyError> {
+/// A request names its model, but for the engine-specific call that does not.
+fn require_model(api: Api, head: &openai::Head<'_>) -> Result<(), BodyError> {
     match (&head.model, api) {
-        (Some(model), _) if !model.is_empty() => Ok(model.clone()),
-        (None, Api::Generate) => Ok(Cow::Borrowed("")),
+        (Some(model), _) if !model.is_empty() => Ok(()),
+        (None, Api::Generate) => Ok(()),
         _ => Err(BodyError::MissingModel),
     }
 }

@@ -38,7 +38,7 @@ pub struct Dispatch<'a> {
     /// The endpoints, best first.
     pub plan: &'a Plan,
     /// Who decided.
-    pub strategy: &'static str,
+    pub strategy: &'a str,
 }
 
 impl Dispatch<'_> {

@@ -245,7 +245,7 @@ impl Machine {
             self.exchange.protocol_fault("repeated_request_headers");
             return self.push(replies::request_headers(CommonResponse::default()));
         }
-        let head = RequestHead::read(reading::headers(headers.headers.as_ref()));
+        let head = RequestHead::read(reading::headers(headers.headers.as_ref()), self.exchange.kept_headers());
         self.has_body = !headers.end_of_stream;
         self.body_ended = headers.end_of_stream;
         let outlook = match self.modes.request {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::config::Config;
 use crate::domain::{Clock, EndpointSpec};
 use crate::exchange::Core;
-use crate::routing::{self, Candidates, Decision, RequestView, Resume, Router, StrategySet, Wait};
+use crate::routing::{self, Candidates, Decision, RequestView, Resume, Router, StrategySet, Trace, Wait};
 use crate::state::{Change, Registry, SourceId};
 use crate::telemetry::Metrics;
 
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     fn in_flight(&self) -> u32 {
-        self.core.reader.load().endpoints().iter().map(|endpoint| endpoint.live.in_flight()).sum()
+        self.core.reader.load().endpoints().iter().map(|endpoint| endpoint.live.ours.in_flight()).sum()
     }
 }
 
@@ -327,7 +327,7 @@ fn a_body_that_never_ends_times_out_where_we_hold_it() {
 struct Queue(Mutex<Vec<Resume>>);
 
 impl Router for Queue {
-    fn route(&self, _: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+    fn route(&self, _: &RequestView<'_>, candidates: Candidates<'_>, _: &mut Trace) -> Decision {
         let mut waiting = self.0.lock().unwrap();
         if waiting.len() == 2 {
             return Decision::Send(Arc::clone(candidates.at(1)));

@@ -57,6 +57,11 @@ impl Head<'_> {
     pub fn require_model(&self) -> Result<&str, BodyError> {
         self.model.as_deref().ok_or(BodyError::MissingModel)
     }
+
+    /// Bytes of JSON that the model is to read: prompt, preamble and tools. A media file sent inline counts in full.
+    pub fn prompt_bytes(&self) -> usize {
+        [self.prompt, self.preamble, self.tools].into_iter().flatten().map(|raw| raw.get().len()).sum()
+    }
 }
 
 /// What could be read of a body whose end did not arrive.

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::domain::{EndpointId, EndpointSpec, Moment};
+use crate::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, Moment, Work};
 use crate::state::{Endpoint, Ticket};
 
 use super::*;
 
 pub(super) fn view(seed: u64) -> RequestView<'static> {
-    RequestView { model: "m", now: Moment::from_micros(10_000_000), seed, stale_after: Duration::from_secs(5) }
+    static ASKED: LazyLock<Asked> = LazyLock::new(|| Asked { model: "m".into(), ..Asked::default() });
+    let now = Moment::from_micros(10_000_000);
+    RequestView { asked: &ASKED, adapter_of: None, now, seed, stale_after: Duration::from_secs(5) }
 }
 
 pub(super) fn fleet_of(weights: &[u32]) -> Vec<Arc<Endpoint>> {
@@ -28,15 +30,19 @@ pub(super) fn fleet(size: usize) -> Vec<Arc<Endpoint>> {
 }
 
 fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
-    match router.route(&view(seed), Candidates::all(fleet).unwrap()) {
+    match router.route(&view(seed), Candidates::all(fleet).unwrap(), &mut Trace::off()) {
         Decision::Send(endpoint) => endpoint,
-        Decision::Wait(_) => panic!("a strategy without a queue made a request wait"),
+        other => panic!("a strategy without a queue or conditions answered {other:?}"),
     }
+}
+
+fn built(registration: &Registration) -> Arc<dyn Router> {
+    (registration.build)(&Parameters::default()).unwrap().into_router()
 }
 
 fn for_each_strategy(test: impl Fn(&'static str, &dyn Router)) {
     for registration in STRATEGIES {
-        test(registration.name, &*(registration.build)());
+        test(registration.name, &*built(registration));
     }
 }
 
@@ -57,8 +63,10 @@ fn every_choice_is_a_candidate_and_a_single_one_is_always_chosen() {
 fn missing_and_lying_gauges_do_no_harm() {
     for_each_strategy(|_, router| {
         let fleet = fleet(4);
-        fleet[0].live.set_gauges([Some(f64::NAN), Some(f64::INFINITY), None], view(0).now);
-        fleet[1].live.set_gauges([Some(1e300), Some(1e300), Some(1e300)], view(0).now);
+        for (endpoint, lie) in fleet.iter().zip([f64::NAN, 1e300, 0.0]) {
+            let page = Gauge::ALL.into_iter().fold(Gauges::default(), |page, gauge| page.with(gauge, lie));
+            endpoint.live.publish(&page, endpoint.live.mark(), view(0).now);
+        }
         for seed in 0..50 {
             send(router, seed, &fleet);
         }
@@ -85,7 +93,7 @@ fn the_same_seeds_give_the_same_choices() {
     for registration in STRATEGIES {
         let fleet = fleet(5);
         let run = || {
-            let router = (registration.build)();
+            let router = built(registration);
             (0..100).map(|seed| send(&*router, seed, &fleet).id).collect::<Vec<_>>()
         };
         assert_eq!(run(), run(), "{}", registration.name);
@@ -113,7 +121,8 @@ fn load_aware_strategies_avoid_the_busy_endpoint() {
     for name in ["least-request", "power-of-two"] {
         let set = StrategySet::build(name).unwrap();
         let fleet = fleet(2);
-        let _busy: Vec<_> = (0..5).map(|_| Ticket::open(Arc::clone(&fleet[0]))).collect();
+        let _busy: Vec<_> =
+            (0..5).map(|_| Ticket::open(Arc::clone(&fleet[0]), Work::default(), &Clock::start())).collect();
         for seed in 0..50 {
             assert_eq!(send(&*set.default_strategy().router, seed, &fleet).id, fleet[1].id, "{name}");
         }

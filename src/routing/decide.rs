@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::state::Endpoint;
 
-use super::{Candidates, Decision, Filter, NotAside, OpenRequests, Picker, RequestView, Router, Scorer, Wait};
+use super::{Candidates, Decision, Filter, NotAside, OpenRequests, Picker, RequestView, Router, Scorer, Trace, Wait};
 
 /// Where a request goes: the chosen endpoint first, then those that Envoy may try if it fails.
 #[derive(Debug, Clone)]
@@ -34,13 +34,19 @@ pub fn decide(
     request: &RequestView<'_>,
     endpoints: &[Arc<Endpoint>],
     length: usize,
+    trace: &mut Trace,
 ) -> Option<Result<Plan, Wait>> {
     let all = Candidates::all(endpoints)?;
     let kept = eligible(request, endpoints);
     let candidates = kept.as_deref().and_then(|kept| all.only(kept)).unwrap_or(all);
-    Some(match router.route(request, candidates) {
+    Some(match router.route(request, candidates, trace) {
         Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
         Decision::Wait(wait) => Err(wait),
+        Decision::Pass(reason) => {
+            trace.note(|| format!("{reason}: the least loaded is taken"));
+            let first = Picker::Best.pick(request, candidates, &OpenRequests);
+            Ok(complete(Arc::clone(first), request, endpoints, length))
+        }
     })
 }
 
@@ -89,14 +95,14 @@ type Cost = (bool, f64);
 
 /// What an endpoint costs as a second choice: its load, and whoever is put aside comes behind all others.
 fn cost(request: &RequestView<'_>, endpoint: &Endpoint) -> Cost {
-    (endpoint.live.is_aside(request.now), OpenRequests.score(request, endpoint).value)
+    (endpoint.live.health.is_aside(request.now), OpenRequests.score(request, endpoint).value)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use crate::domain::Failure;
+    use crate::domain::{Clock, Failure, Work};
     use crate::routing::StrategySet;
     use crate::routing::conformance::{fleet, view};
     use crate::state::{Cooldown, Ticket};
@@ -109,7 +115,7 @@ mod tests {
     struct Stuck;
 
     impl Router for Stuck {
-        fn route(&self, _: &RequestView<'_>, _: Candidates<'_>) -> Decision {
+        fn route(&self, _: &RequestView<'_>, _: Candidates<'_>, _: &mut Trace) -> Decision {
             Decision::Wait(Wait::new().0)
         }
     }
@@ -118,9 +124,10 @@ mod tests {
     fn an_endpoint_put_aside_is_not_chosen_and_comes_last_in_the_list() {
         let fleet = fleet(3);
         let set = StrategySet::build("random").unwrap();
-        fleet[1].live.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
+        fleet[1].live.health.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
         for seed in 0..100 {
-            let plan = decide(&*set.default_strategy().router, &view(seed), &fleet, 3).unwrap().unwrap();
+            let plan =
+                decide(&*set.default_strategy().router, &view(seed), &fleet, 3, &mut Trace::off()).unwrap().unwrap();
             assert_ne!(plan.first().id, fleet[1].id);
             assert_eq!(plan.endpoints()[2].id, fleet[1].id);
         }
@@ -130,10 +137,10 @@ mod tests {
     fn when_all_are_aside_somebody_is_chosen_all_the_same() {
         let fleet = fleet(2);
         for endpoint in &fleet {
-            endpoint.live.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
+            endpoint.live.health.report_failure(Failure::Refused, view(0).now, view(0).now, COOLDOWN, 0.5);
         }
         let set = StrategySet::build("least-request").unwrap();
-        assert!(decide(&*set.default_strategy().router, &view(1), &fleet, 1).unwrap().is_ok());
+        assert!(decide(&*set.default_strategy().router, &view(1), &fleet, 1, &mut Trace::off()).unwrap().is_ok());
     }
 
     #[test]
@@ -147,8 +154,8 @@ mod tests {
     #[test]
     fn a_stuck_strategy_gives_a_wait_and_the_last_resort_the_least_loaded() {
         let fleet = fleet(3);
-        let _busy = [0, 1].map(|at| Ticket::open(Arc::clone(&fleet[at])));
-        assert!(decide(&Stuck, &view(1), &fleet, 1).unwrap().is_err());
+        let _busy = [0, 1].map(|at| Ticket::open(Arc::clone(&fleet[at]), Work::default(), &Clock::start()));
+        assert!(decide(&Stuck, &view(1), &fleet, 1, &mut Trace::off()).unwrap().is_err());
         assert_eq!(least_loaded(&view(1), &fleet, 1).unwrap().first().id, fleet[2].id);
     }
 }

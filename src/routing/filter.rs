@@ -26,6 +26,6 @@ impl Filter for NotAside {
     }
 
     fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
-        !endpoint.live.is_aside(request.now)
+        !endpoint.live.health.is_aside(request.now)
     }
 }

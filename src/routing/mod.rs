@@ -10,46 +10,32 @@ mod conformance;
 mod decide;
 mod filter;
 mod picker;
+mod registration;
+mod request;
 mod scored;
 mod scorer;
 mod strategies;
+mod trace;
 mod wait;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::domain::{EndpointId, Moment};
+use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
 pub use candidates::Candidates;
 pub use decide::{Plan, decide, least_loaded};
 pub use filter::{Filter, NotAside};
 pub use picker::Picker;
+pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
+pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
 pub use scorer::{OpenRequests, Prefer, Score, Scorer};
 pub use strategies::STRATEGIES;
+pub use trace::{Record, ScoreRecord, Trace};
 pub use wait::{Resume, Wait};
-
-/// What a strategy may know of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestView<'a> {
-    /// The model asked for; empty where the request could not name one.
-    pub model: &'a str,
-    /// When the decision is made.
-    pub now: Moment,
-    /// Source of this request's randomness: the same seed and state give the same decision.
-    pub seed: u64,
-    /// Age at which a scraped value counts as absent.
-    pub stale_after: Duration,
-}
-
-impl RequestView<'_> {
-    /// This request's random generator.
-    pub fn rng(&self) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.seed)
-    }
-}
 
 /// What a strategy answers.
 #[derive(Debug)]
@@ -58,33 +44,36 @@ pub enum Decision {
     Send(Arc<Endpoint>),
     /// Ask again when this is resumed, or take the least loaded endpoint at the deadline.
     Wait(Wait),
+    /// This strategy has nothing to go by, for the stated reason: another one is to decide.
+    Pass(&'static str),
 }
 
 /// A routing strategy.
 pub trait Router: Send + Sync + Debug {
-    /// Chooses one of the candidates. Called on the hot path: no I/O, no lock that is held for long.
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision;
+    /// What has to be scraped, kept or looked at for it. Asked once.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Chooses one of the candidates, and records why if `trace` is on. Called on the hot path: no I/O, no lock that is
+    /// held for long.
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision;
+
+    /// Headers for the client, once it is known who serves the request.
+    fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}
 
     /// An endpoint left: drop what is kept for it. Its slot may be given out again.
     fn on_endpoint_removed(&self, _id: EndpointId) {}
 }
 
-/// A strategy as it is listed: name, summary and constructor.
-#[derive(Debug, Clone, Copy)]
-pub struct Registration {
-    /// Name in headers and configuration.
-    pub name: &'static str,
-    /// One line for people.
-    pub summary: &'static str,
-    /// Makes the strategy.
-    pub build: fn() -> Arc<dyn Router>,
-}
+/// Names and values of headers for the client.
+pub type ResponseHeaders = Vec<(&'static str, Cow<'static, str>)>;
 
-/// A strategy ready for use.
+/// A strategy ready for use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Strategy {
-    /// Its registered name.
-    pub name: &'static str,
+    /// Its name.
+    pub name: Arc<str>,
     /// Its place in [`STRATEGIES`], for arrays of metrics.
     pub index: usize,
     /// The strategy.
@@ -110,29 +99,46 @@ pub fn names() -> Vec<&'static str> {
 
 impl StrategySet {
     /// Builds every registered strategy; `default` serves requests that name none.
+    ///
+    /// # Errors
+    /// If `default` is not registered, or a strategy cannot be built from its defaults.
     pub fn build(default: &str) -> Result<Self, UnknownStrategy> {
-        let make = |(index, r): (usize, &Registration)| Strategy { name: r.name, index, router: (r.build)() };
-        let strategies: Vec<_> = STRATEGIES.iter().enumerate().map(make).collect();
+        let make = |(index, r): (usize, &Registration)| {
+            let built =
+                (r.build)(&Parameters::default()).map_err(|error| UnknownStrategy(format!("{}: {error}", r.name)))?;
+            Ok(Strategy { name: r.name.into(), index, router: built.into_router() })
+        };
+        let strategies = STRATEGIES.iter().enumerate().map(make).collect::<Result<Vec<_>, _>>()?;
         let default =
-            strategies.iter().position(|s| s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
+            strategies.iter().position(|s| &*s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
         Ok(Self { strategies, default })
     }
 
     /// A set of one strategy, which need not be registered.
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
-        Self { strategies: vec![Strategy { name: "only", index: 0, router }], default: 0 }
+        Self { strategies: vec![Strategy { name: "only".into(), index: 0, router }], default: 0 }
     }
 
     /// The strategy of that name.
     pub fn named(&self, name: &str) -> Option<&Strategy> {
-        self.strategies.iter().find(|strategy| strategy.name == name)
+        self.strategies.iter().find(|strategy| &*strategy.name == name)
     }
 
     /// The default strategy.
     #[expect(clippy::indexing_slicing, reason = "build() found the index in this very vector")]
     pub fn default_strategy(&self) -> &Strategy {
         &self.strategies[self.default]
+    }
+
+    /// What serves when a strategy could not decide in time: the least loaded endpoint.
+    pub fn last_resort(&self) -> &Strategy {
+        self.named("least-request").unwrap_or_else(|| self.default_strategy())
+    }
+
+    /// What all of them need together.
+    pub fn needs(&self) -> Needs {
+        self.strategies.iter().fold(Needs::default(), |needs, strategy| needs.with(strategy.router.needs()))
     }
 
     /// Tells every strategy that an endpoint left.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Candidates, Decision, Filter, Picker, RequestView, Router, Scorer};
+use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these.
 #[derive(Debug)]
@@ -35,7 +35,16 @@ impl Scored {
 }
 
 impl Router for Scored {
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+    fn needs(&self) -> Needs {
+        Needs::gauges(self.scorer.gauges())
+    }
+
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
+        if trace.is_on() {
+            for endpoint in candidates.iter() {
+                trace.scored(endpoint, &*self.scorer, self.scorer.score(request, endpoint), None);
+            }
+        }
         if self.filters.is_empty() {
             return Decision::Send(Arc::clone(self.picker.pick(request, candidates, &*self.scorer)));
         }

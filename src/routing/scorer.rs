@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use crate::domain::{Gauge, GaugeSet};
 use crate::state::Endpoint;
 
 use super::RequestView;
@@ -35,6 +36,11 @@ pub trait Scorer: Send + Sync + Debug {
     /// Which end is better.
     fn prefers(&self) -> Prefer;
 
+    /// The gauges that it reads.
+    fn gauges(&self) -> GaugeSet {
+        GaugeSet::NONE
+    }
+
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
 }
@@ -59,11 +65,12 @@ impl Scorer for OpenRequests {
         Prefer::Lower
     }
 
+    fn gauges(&self) -> GaugeSet {
+        GaugeSet::of(&[Gauge::Running, Gauge::Waiting])
+    }
+
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
-        let live = &endpoint.live;
-        Score {
-            value: (live.load(request.now, request.stale_after) + 1.0) / endpoint.weight(),
-            complete: live.age(request.now).is_some_and(|age| age <= request.stale_after),
-        }
+        let (open, complete) = endpoint.live.requests(request.now, request.stale_after);
+        Score { value: (open + 1.0) / endpoint.weight(), complete }
     }
 }

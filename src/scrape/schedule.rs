@@ -35,7 +35,7 @@ pub async fn run(
         let now = Instant::now();
         plan.follow(&reader.load(), now);
         while let Some(turn) = plan.next_due(now) {
-            reads.push(take_turn(&fetcher, turn, clock, &status));
+            reads.push(take_turn(&fetcher, turn, &clock, &status));
         }
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -51,7 +51,7 @@ pub async fn run(
 async fn take_turn(
     fetcher: &Fetcher,
     turn: Turn,
-    clock: Clock,
+    clock: &Clock,
     status: &ScrapeStatus,
 ) -> (Turn, Result<(), FetchError>) {
     let result = read(fetcher, &turn.endpoint, clock, status).await;
@@ -64,17 +64,17 @@ async fn take_turn(
 }
 
 /// One read, into the endpoint's gauges. After a failure they stay as they were and grow stale by themselves.
-async fn read(fetcher: &Fetcher, endpoint: &Endpoint, clock: Clock, status: &ScrapeStatus) -> Result<(), FetchError> {
+async fn read(fetcher: &Fetcher, endpoint: &Endpoint, clock: &Clock, status: &ScrapeStatus) -> Result<(), FetchError> {
     let signals = engines::table(endpoint.spec.engine).unwrap_or_default();
     let mut reading = Reading::new(signals);
     let page = fetcher.page(endpoint.spec.metrics_address()).await?;
     let report = text::scan_wanted(&page, engines::wants(signals), |sample| reading.add(sample.name, sample.value));
     status.unreadable_lines.fetch_add(report.unreadable_lines as u64, Relaxed);
     let gauges = reading.gauges();
-    if gauges.iter().all(Option::is_none) {
+    if gauges.is_empty() {
         return Err(FetchError::NothingKnown);
     }
-    endpoint.live.set_gauges(gauges, clock.now());
+    endpoint.live.publish(&gauges, endpoint.live.mark(), clock.now());
     Ok(())
 }
 

@@ -131,7 +131,7 @@ fn next_id(free: &mut Vec<EndpointId>, slots_used: &mut u32) -> Option<EndpointI
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::ModelSpec;
+    use crate::domain::{Clock, ModelSpec, Work};
     use crate::state::Ticket;
 
     use super::*;
@@ -153,11 +153,11 @@ mod tests {
         let mut registry = Registry::new();
         replace(&mut registry, 0, vec![spec(1, &["a"])]);
         let before = Arc::clone(&registry.reader().load().endpoints()[0]);
-        let _ticket = Ticket::open(Arc::clone(&before));
+        let _ticket = Ticket::open(Arc::clone(&before), Work::default(), &Clock::start());
         let applied = replace(&mut registry, 0, vec![EndpointSpec { weight: 7, ..spec(1, &["a"]) }]);
         let after = Arc::clone(&registry.reader().load().endpoints()[0]);
         assert!(applied.added.is_empty() && applied.removed.is_empty());
-        assert_eq!((after.id, after.live.in_flight(), after.spec.weight), (before.id, 1, 7));
+        assert_eq!((after.id, after.live.ours.in_flight(), after.spec.weight), (before.id, 1, 7));
     }
 
     #[test]

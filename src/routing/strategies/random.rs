@@ -2,16 +2,30 @@
 
 use std::sync::Arc;
 
-use crate::routing::{Candidates, Decision, Registration, RequestView, Router};
+use crate::routing::{About, Built, Candidates, Decision, Registration, RequestView, Router, Trace};
 
-pub(super) const REGISTRATION: Registration =
-    Registration { name: "random", summary: "any endpoint, each with the same chance", build: || Arc::new(Random) };
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "random",
+    aliases: &[],
+    summary: "any endpoint, each with the same chance",
+    about: About {
+        purpose: "The baseline to compare others with.",
+        formula: "Every endpoint with the same probability.",
+        missing: "It reads nothing.",
+        source: "AIBrix `random`.",
+    },
+    parameters: &[],
+    build: |parameters| {
+        parameters.none()?;
+        Ok(Built::Router(Arc::new(Random)))
+    },
+};
 
 #[derive(Debug)]
 struct Random;
 
 impl Router for Random {
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, _: &mut Trace) -> Decision {
         let position = request.rng().usize(..candidates.len());
         Decision::Send(Arc::clone(candidates.at(position)))
     }

@@ -9,13 +9,24 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::domain::EndpointId;
 use crate::routing::picker::lowest;
-use crate::routing::{Candidates, Decision, Registration, RequestView, Router};
+use crate::routing::{About, Built, Candidates, Decision, Registration, RequestView, Router, Trace};
 use crate::state::{Endpoint, SlotTable};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "round-robin",
     summary: "each endpoint in turn, in proportion to its weight, without bursts",
-    build: || Arc::<RoundRobin>::default(),
+    aliases: &[],
+    about: About {
+        purpose: "Requests of equal size on endpoints of known, different capacity.",
+        formula: "The endpoint whose turn is due first; a turn comes every 1 / weight of a round.",
+        missing: "It reads no signals.",
+        source: "Stride scheduling, Waldspurger and Weihl, 1995.",
+    },
+    parameters: &[],
+    build: |parameters| {
+        parameters.none()?;
+        Ok(Built::Router(Arc::<RoundRobin>::default()))
+    },
 };
 
 /// Stride of weight 1; weights go to 1,000.
@@ -51,7 +62,7 @@ fn stride(endpoint: &Endpoint) -> u64 {
 }
 
 impl Router for RoundRobin {
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Decision {
+    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, _: &mut Trace) -> Decision {
         let mut rng = request.rng();
         // Nobody's pass is ahead of the common virtual time by more than its own stride. Who lags behind that, being
         // new or back from a pause, gets a place within its next stride instead of catching up in a burst.
@@ -79,7 +90,10 @@ mod tests {
 
     fn turns(router: &RoundRobin, fleet: &[Arc<Endpoint>], count: u64) -> Vec<usize> {
         let turn = |seed| {
-            let Decision::Send(next) = router.route(&view(seed), Candidates::all(fleet).unwrap()) else { panic!() };
+            let Decision::Send(next) = router.route(&view(seed), Candidates::all(fleet).unwrap(), &mut Trace::off())
+            else {
+                panic!()
+            };
             fleet.iter().position(|endpoint| endpoint.id == next.id).unwrap()
         };
         (0..count).map(turn).collect()

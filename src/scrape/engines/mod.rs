@@ -2,7 +2,7 @@
 
 mod vllm;
 
-use crate::domain::{EngineKind, Gauge};
+use crate::domain::{EngineKind, Gauge, Gauges};
 
 /// How the values of several ranks behind one address become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn wants(signals: &'static [Signal]) -> impl Fn(&[u8]) -> bool {
 #[derive(Debug)]
 pub struct Reading {
     signals: &'static [Signal],
-    cells: [Cell; Gauge::ALL.len()],
+    cells: [Cell; Gauge::COUNT],
 }
 
 /// What was found of one gauge, under the newest name so far.
@@ -55,7 +55,7 @@ struct Cell {
 impl Reading {
     /// An empty reading by this table.
     pub fn new(signals: &'static [Signal]) -> Self {
-        Self { signals, cells: [Cell { name: usize::MAX, sum: 0.0, count: 0 }; Gauge::ALL.len()] }
+        Self { signals, cells: [Cell { name: usize::MAX, sum: 0.0, count: 0 }; Gauge::COUNT] }
     }
 
     /// Takes a sample in, if the engine's table has its name.
@@ -75,14 +75,13 @@ impl Reading {
         }
     }
 
-    /// The gauges by their index, `None` where the page did not tell or told nonsense.
-    pub fn gauges(&self) -> [Option<f64>; Gauge::ALL.len()] {
-        let mut gauges = [None; Gauge::ALL.len()];
+    /// The gauges, without those that the page did not tell or told nonsense of.
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges::default();
         for signal in self.signals {
-            let index = signal.gauge as usize;
-            if let (Some(gauge), Some(cell)) = (gauges.get_mut(index), self.cells.get(index)) {
+            if let Some(cell) = self.cells.get(signal.gauge as usize).filter(|cell| cell.count > 0) {
                 let divisor = if signal.fold == Fold::Sum { 1.0 } else { f64::from(cell.count) };
-                *gauge = Some(cell.sum / divisor).filter(|value| cell.count > 0 && value.is_finite());
+                gauges.set(signal.gauge, Some(cell.sum / divisor));
             }
         }
         gauges
@@ -93,7 +92,7 @@ impl Reading {
 mod tests {
     use super::*;
 
-    fn reading(samples: &[(&str, f64)]) -> [Option<f64>; 3] {
+    fn reading(samples: &[(&str, f64)]) -> Gauges {
         let mut reading = Reading::new(table(EngineKind::Vllm).unwrap());
         for (name, value) in samples {
             reading.add(name.as_bytes(), *value);
@@ -103,22 +102,25 @@ mod tests {
 
     #[test]
     fn a_page_without_known_names_tells_nothing() {
-        assert_eq!(reading(&[("vllm:num_requests_waiting_by_reason", 3.0), ("up", 1.0)]), [None; 3]);
+        assert_eq!(reading(&[("vllm:num_requests_waiting_by_reason", 3.0), ("up", 1.0)]), Gauges::default());
     }
 
     #[test]
     fn the_newest_name_wins_in_whatever_order() {
         let (old, new) = (("vllm:gpu_cache_usage_perc", 0.9), ("vllm:kv_cache_usage_perc", 0.2));
-        assert_eq!(reading(&[old])[2], Some(0.9));
-        assert_eq!(reading(&[old, new])[2], Some(0.2));
-        assert_eq!(reading(&[new, old])[2], Some(0.2));
+        assert_eq!(reading(&[old]).get(Gauge::KvUsage), Some(0.9));
+        assert_eq!(reading(&[old, new]).get(Gauge::KvUsage), Some(0.2));
+        assert_eq!(reading(&[new, old]).get(Gauge::KvUsage), Some(0.2));
     }
 
     #[test]
     fn one_lying_rank_makes_a_gauge_unknown() {
         for lie in [f64::NAN, f64::INFINITY, -1.0] {
-            assert_eq!(reading(&[("vllm:num_requests_running", 2.0), ("vllm:num_requests_running", lie)])[0], None);
+            assert_eq!(
+                reading(&[("vllm:num_requests_running", 2.0), ("vllm:num_requests_running", lie)]).get(Gauge::Running),
+                None
+            );
         }
-        assert_eq!(reading(&[("vllm:kv_cache_usage_perc", 57.0)])[2], None);
+        assert_eq!(reading(&[("vllm:kv_cache_usage_perc", 57.0)]).get(Gauge::KvUsage), None);
     }
 }

@@ -26,7 +26,7 @@ mod tests {
     fn gauges(page: &str) -> [Option<f64>; 3] {
         let mut reading = Reading::new(SIGNALS);
         text::scan(page.as_bytes(), |sample| reading.add(sample.name, sample.value));
-        reading.gauges()
+        [Gauge::Running, Gauge::Waiting, Gauge::KvUsage].map(|gauge| reading.gauges().get(gauge))
     }
 
     #[test]

@@ -25,14 +25,14 @@ type Column = fn(&Endpoint, Moment, Duration) -> Option<f64>;
 
 /// One family a row: how its value is read from an endpoint; `None` leaves the series out.
 const COLUMNS: [(Declaration, Column); 8] = [
-    (families::ENDPOINT_IN_FLIGHT, |endpoint, _, _| Some(f64::from(endpoint.live.in_flight()))),
-    (families::ENDPOINT_SENT, |endpoint, _, _| Some(endpoint.live.sent() as f64)),
-    (families::ENDPOINT_FAILED, |endpoint, _, _| Some(endpoint.live.failed() as f64)),
-    (families::ENDPOINT_ASIDE, |endpoint, now, _| Some(f64::from(u8::from(endpoint.live.is_aside(now))))),
-    (families::ENDPOINT_RUNNING, |endpoint, now, stale| endpoint.live.gauge(Gauge::Running, now, stale)),
-    (families::ENDPOINT_WAITING, |endpoint, now, stale| endpoint.live.gauge(Gauge::Waiting, now, stale)),
-    (families::ENDPOINT_KV_USAGE, |endpoint, now, stale| endpoint.live.gauge(Gauge::KvUsage, now, stale)),
-    (families::ENDPOINT_SCRAPE_AGE, |endpoint, now, _| endpoint.live.age(now).map(|age| age.as_secs_f64())),
+    (families::ENDPOINT_IN_FLIGHT, |endpoint, _, _| Some(f64::from(endpoint.live.ours.in_flight()))),
+    (families::ENDPOINT_SENT, |endpoint, _, _| Some(endpoint.live.ours.sent() as f64)),
+    (families::ENDPOINT_FAILED, |endpoint, _, _| Some(endpoint.live.health.failed() as f64)),
+    (families::ENDPOINT_ASIDE, |endpoint, now, _| Some(f64::from(u8::from(endpoint.live.health.is_aside(now))))),
+    (families::ENDPOINT_RUNNING, |endpoint, now, stale| endpoint.live.signals.gauge(Gauge::Running, now, stale)),
+    (families::ENDPOINT_WAITING, |endpoint, now, stale| endpoint.live.signals.gauge(Gauge::Waiting, now, stale)),
+    (families::ENDPOINT_KV_USAGE, |endpoint, now, stale| endpoint.live.signals.gauge(Gauge::KvUsage, now, stale)),
+    (families::ENDPOINT_SCRAPE_AGE, |endpoint, now, _| endpoint.live.signals.age(now).map(|age| age.as_secs_f64())),
 ];
 
 impl Endpoints {

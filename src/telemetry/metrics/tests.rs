@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use crate::domain::{EndpointId, EndpointSpec};
+use crate::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, Work};
 use crate::state::{Endpoint, Live, Snapshot, Ticket};
 
 use super::*;
@@ -52,12 +52,13 @@ fn what_was_counted_is_on_the_page() {
 #[test]
 fn endpoints_are_read_when_the_page_is() {
     let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
-    metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock);
+    metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock.clone());
     has(&metrics.encode(), "fairlead_endpoints 0.0");
     let (a, b) = (endpoint(1), endpoint(2));
     reader.publish(Snapshot::build(3, vec![Arc::clone(&a), b]));
-    a.live.set_gauges([Some(2.0), None, Some(0.25)], clock.now());
-    let _ticket = Ticket::open(a);
+    let page = Gauges::default().with(Gauge::Running, 2.0).with(Gauge::KvUsage, 0.25);
+    a.live.publish(&page, a.live.mark(), clock.now());
+    let _ticket = Ticket::open(a, Work::default(), &clock);
     let page = metrics.encode();
     has(&page, "fairlead_endpoints 2.0");
     has(&page, "fairlead_snapshot_version 3.0");
@@ -77,7 +78,8 @@ fn stale_engine_numbers_are_left_out() {
     let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
     metrics.watch_snapshot(reader.clone(), Duration::ZERO, clock);
     let a = endpoint(1);
-    a.live.set_gauges([Some(2.0); 3], crate::domain::Moment::from_micros(1));
+    let page = Gauges::default().with(Gauge::Running, 2.0);
+    a.live.publish(&page, a.live.mark(), crate::domain::Moment::from_micros(1));
     reader.publish(Snapshot::build(1, vec![a]));
     let page = metrics.encode();
     assert!(!page.contains("fairlead_endpoint_running{"));

@@ -1,0 +1,80 @@
+//! Why a decision came out as it did. Costs nothing when nobody asks.
+
+use crate::domain::EndpointId;
+use crate::state::Endpoint;
+
+use super::{Score, Scorer};
+
+/// A decision's record, if somebody wants one.
+#[derive(Debug, Default)]
+pub struct Trace(Option<Box<Record>>);
+
+/// What a decision went by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    /// Who was left out, and by what.
+    pub left_out: Vec<(EndpointId, &'static str)>,
+    /// The numbers that were put on candidates.
+    pub scores: Vec<ScoreRecord>,
+    /// What else there is to say, in order.
+    pub notes: Vec<String>,
+}
+
+/// One scorer's number on one candidate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRecord {
+    /// The candidate.
+    pub endpoint: EndpointId,
+    /// The scorer's name.
+    pub scorer: &'static str,
+    /// Unit of the number.
+    pub unit: &'static str,
+    /// The number.
+    pub score: Score,
+    /// What it contributed where several scorers are added up, 0 to 1 in all; `None` for a single one.
+    pub share: Option<f64>,
+}
+
+impl Trace {
+    /// Records nothing.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Records everything.
+    pub fn on() -> Self {
+        Self(Some(Box::default()))
+    }
+
+    /// Whether anything is recorded.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Notes that `endpoint` was left out.
+    pub fn left_out(&mut self, endpoint: &Endpoint, by: &'static str) {
+        if let Some(record) = &mut self.0 {
+            record.left_out.push((endpoint.id, by));
+        }
+    }
+
+    /// Notes a number.
+    pub fn scored(&mut self, endpoint: &Endpoint, scorer: &dyn Scorer, score: Score, share: Option<f64>) {
+        if let Some(record) = &mut self.0 {
+            let (endpoint, scorer, unit) = (endpoint.id, scorer.name(), scorer.unit());
+            record.scores.push(ScoreRecord { endpoint, scorer, unit, score, share });
+        }
+    }
+
+    /// Notes something in words.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(record) = &mut self.0 {
+            record.notes.push(text());
+        }
+    }
+
+    /// The record.
+    pub fn into_record(self) -> Option<Box<Record>> {
+        self.0
+    }
+}
