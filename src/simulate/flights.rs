@@ -1,7 +1,9 @@
 //! Scripts under way.
 
+use crate::routing::Asked;
+
 use super::engine::Job;
-use super::replica::Booking;
+use super::replica::{self, Booking};
 use super::workload::{Script, Turn};
 
 /// A script under way, and its present request.
@@ -9,20 +11,23 @@ use super::workload::{Script, Turn};
 pub(super) struct Flight {
     script: Script,
     at: usize,
-    /// The model name that its requests carry.
-    pub(super) model: Box<str>,
+    /// What a router reads of its present request.
+    pub(super) asked: Asked,
     pub(super) seed: u64,
     pub(super) engine: usize,
     pub(super) sent_us: u64,
     pub(super) first_us: u64,
     pub(super) cached: u64,
+    /// Which replica routed it.
+    pub(super) replica: usize,
     pub(super) booking: Option<Booking>,
 }
 
 impl Flight {
     pub(super) fn new(script: Script) -> Self {
-        let model = script.adapter.map_or_else(Box::default, |adapter| format!("adapter-{adapter}").into());
-        Self { script, at: 0, model, seed: 0, engine: 0, sent_us: 0, first_us: 0, cached: 0, booking: None }
+        let adapter = script.adapter.map(|adapter| format!("adapter-{adapter}"));
+        let asked = replica::asked(script.turns.first().map_or(0, |turn| turn.prompt_tokens), adapter.as_deref());
+        Self { script, at: 0, asked, seed: 0, engine: 0, sent_us: 0, first_us: 0, cached: 0, replica: 0, booking: None }
     }
 
     pub(super) fn start(&mut self, now: u64, seed: u64) {
@@ -54,6 +59,7 @@ impl Flight {
     pub(super) fn next_turn(&mut self) -> Option<u64> {
         let pause = self.script.turns.get(self.at + 1)?.pause_us;
         self.at += 1;
+        self.asked.work.prompt_tokens = u32::try_from(self.turn().prompt_tokens).unwrap_or(u32::MAX);
         Some(pause)
     }
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{EndpointSpec, Failure, Gauge, Moment};
-use crate::routing::{self, Plan, RequestView, StrategySet, UnknownStrategy};
+use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauge, Gauges, Moment, Work};
+use crate::routing::{self, Asked, Plan, RequestView, StrategySet, Trace, UnknownStrategy};
 use crate::state::{Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Status;
@@ -16,6 +16,8 @@ const PLAN_LENGTH: usize = 3;
 const STALE_AFTER: Duration = Duration::from_secs(5);
 /// Production's default.
 const COOLDOWN: Cooldown = Cooldown { base: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// Production's default: routers do not know how long an answer will be.
+const OUTPUT_TOKENS: u32 = 256;
 /// A simulation's time 0 on the clock: no moment is the epoch, which means "never".
 const BEGIN: Duration = Duration::from_secs(1);
 
@@ -24,18 +26,16 @@ pub(super) fn moment(us: u64) -> Moment {
     Moment::EPOCH + BEGIN + Duration::from_micros(us)
 }
 
+/// The base model's name.
+const MODEL: &str = "model";
+
 /// One copy of Fairlead.
 #[derive(Debug)]
 pub(super) struct Replica {
     reader: Reader,
     strategies: StrategySet,
-}
-
-/// A request as a router sees it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) model: &'a str,
-    pub(super) seed: u64,
+    clock: Clock,
+    hand: ClockHand,
 }
 
 /// A request on its way.
@@ -45,6 +45,13 @@ pub(super) struct Booking {
     sent: Moment,
 }
 
+/// What a router reads of a request. `adapter` is the name of the adapter that it asks for.
+pub(super) fn asked(prompt_tokens: u64, adapter: Option<&str>) -> Asked {
+    let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+    let work = Work { prompt_tokens, output_tokens: OUTPUT_TOKENS };
+    Asked { model: adapter.unwrap_or(MODEL).into(), work, streams: true, ..Asked::default() }
+}
+
 impl Replica {
     /// A copy that routes to `engines` engines by the strategy of that name.
     pub(super) fn new(engines: usize, strategy: &str) -> Result<Self, UnknownStrategy> {
@@ -52,54 +59,52 @@ impl Replica {
         let specs = (0..engines).map(|at| EndpointSpec::at(address(at))).collect();
         // More engines than slots are left out, and never chosen.
         let (_, _) = registry.apply([Change::Replace(SourceId(0), specs)]);
-        Ok(Self { reader: registry.reader(), strategies: StrategySet::build(strategy)? })
+        let (clock, hand) = Clock::manual(moment(0));
+        Ok(Self { reader: registry.reader(), strategies: StrategySet::build(strategy)?, clock, hand })
     }
 
     /// Chooses engines for a request, best first.
-    pub(super) fn decide(&self, request: &Request<'_>, now: u64) -> Option<Plan> {
+    pub(super) fn decide(&self, asked: &Asked, seed: u64, now: u64) -> Option<Plan> {
+        self.hand.set(moment(now));
         let snapshot = self.reader.load();
-        let view = RequestView {
-            model: request.model,
-            now: moment(now),
-            seed: request.seed,
-            stale_after: STALE_AFTER,
-        };
-        let strategy = self.strategies.default_strategy();
-        match routing::decide(&*strategy.router, &view, snapshot.endpoints(), PLAN_LENGTH)? {
+        let adapter_of = (*asked.model != *MODEL).then_some(MODEL);
+        let view = RequestView { asked, adapter_of, now: moment(now), seed, stale_after: STALE_AFTER };
+        let router = &*self.strategies.default_strategy().router;
+        match routing::decide(router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
             Ok(plan) => Some(plan),
             Err(_wait) => routing::least_loaded(&view, snapshot.endpoints(), PLAN_LENGTH),
         }
     }
 
     /// Sends a request to the first of `plan` whose engine `is_up`. Those before it failed.
-    pub(super) fn send(&self, plan: &Plan, seed: u64, now: u64, is_up: impl Fn(usize) -> bool) -> Option<(usize, Booking)> {
-        let now = moment(now);
+    pub(super) fn send(
+        &self,
+        plan: &Plan,
+        work: Work,
+        seed: u64,
+        is_up: impl Fn(usize) -> bool,
+    ) -> Option<(usize, Booking)> {
+        let now = self.clock.now();
+        plan.first().live.health.begin_trial(now, COOLDOWN.base);
         for endpoint in plan.endpoints() {
-            endpoint.live.begin_trial(now, COOLDOWN.base);
             if is_up(engine_of(endpoint)) {
-                let booking = Booking { ticket: Ticket::open(Arc::clone(endpoint)), sent: now };
-                return Some((engine_of(endpoint), booking));
+                let ticket = Ticket::open(Arc::clone(endpoint), work, &self.clock);
+                return Some((engine_of(endpoint), Booking { ticket, sent: now }));
             }
-            endpoint.live.report_failure(Failure::Refused, now, now, COOLDOWN, jitter(seed));
+            endpoint.live.health.report_failure(Failure::Refused, now, now, COOLDOWN, jitter(seed));
         }
         None
+    }
+
+    /// Sets the clock, which the end of a ticket reads.
+    pub(super) fn set_time(&self, now: u64) {
+        self.hand.set(moment(now));
     }
 
     /// Reads an engine's metrics.
     pub(super) fn scrape(&self, engine: usize, status: &Status, now: u64) {
         if let Some(endpoint) = self.reader.load().at(address(engine)) {
-            let mut values = [None; Gauge::ALL.len()];
-            let told = [
-                (Gauge::Running, status.running as f64),
-                (Gauge::Waiting, status.waiting as f64),
-                (Gauge::KvUsage, status.kv_usage),
-            ];
-            for (gauge, value) in told {
-                if let Some(cell) = values.get_mut(gauge as usize) {
-                    *cell = Some(value);
-                }
-            }
-            endpoint.live.set_gauges(values, moment(now));
+            endpoint.live.publish(&gauges(status), endpoint.live.mark(), moment(now));
         }
     }
 }
@@ -107,14 +112,26 @@ impl Replica {
 impl Booking {
     /// The first token came.
     pub(super) fn first_token(&mut self) {
-        self.ticket.endpoint().live.report_answer(self.sent);
+        self.ticket.endpoint().live.health.report_answer(self.sent);
+        self.ticket.first_token();
     }
 
     /// The answer broke off.
     pub(super) fn broke(self, seed: u64, now: u64) {
-        let live = &self.ticket.endpoint().live;
-        live.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));
+        let health = &self.ticket.endpoint().live.health;
+        health.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));
     }
+}
+
+/// What an engine's metrics page tells.
+fn gauges(status: &Status) -> Gauges {
+    Gauges::default()
+        .with(Gauge::Running, status.running as f64)
+        .with(Gauge::Waiting, status.waiting as f64)
+        .with(Gauge::KvUsage, status.kv_usage)
+        .with(Gauge::KvCapacity, status.kv_tokens as f64)
+        .with(Gauge::BlockTokens, status.block_tokens as f64)
+        .with(Gauge::MaxRunning, status.sequences_max as f64)
 }
 
 fn jitter(seed: u64) -> f64 {

@@ -10,7 +10,7 @@ use crate::routing::UnknownStrategy;
 use super::engine::{Engine, Job, Output};
 use super::flights::{Flight, Flights};
 use super::measure::{Answer, Summary, Tally};
-use super::replica::{Replica, Request};
+use super::replica::Replica;
 use super::scenario::{Demand, Scenario};
 use super::traffic::Traffic;
 
@@ -59,7 +59,12 @@ const RETRY_US: u64 = 1_000_000;
 ///
 /// # Errors
 /// The strategy is not known.
-pub fn run(scenario: &Scenario, traffic: &Traffic, demand: Demand, chooser: &Chooser) -> Result<Summary, UnknownStrategy> {
+pub fn run(
+    scenario: &Scenario,
+    traffic: &Traffic,
+    demand: Demand,
+    chooser: &Chooser,
+) -> Result<Summary, UnknownStrategy> {
     Ok(Run::new(scenario, traffic, demand, chooser)?.to_end())
 }
 
@@ -242,11 +247,10 @@ impl<'a> Run<'a> {
         let at = if self.replicas.len() == 1 { 0 } else { self.choices.usize(..self.replicas.len()) };
         let replica = self.replicas.get(at)?;
         let flight = self.flights.at(key);
-        let request = Request { model: &flight.model, seed };
-        let plan = replica.decide(&request, now)?;
+        let plan = replica.decide(&flight.asked, seed, now)?;
         let is_up = |engine: usize| self.is_up.get(engine).copied().unwrap_or(false);
-        let (engine, booking) = replica.send(&plan, seed, now, is_up)?;
-        flight.booking = Some(booking);
+        let (engine, booking) = replica.send(&plan, flight.asked.work, seed, is_up)?;
+        (flight.replica, flight.booking) = (at, Some(booking));
         Some((engine, job.prompt_tokens))
     }
 
@@ -286,6 +290,9 @@ impl<'a> Run<'a> {
         let mut outputs = std::mem::take(&mut self.outputs);
         engine.advance(now, &mut outputs);
         self.follow(at);
+        if !outputs.is_empty() {
+            self.replicas.iter().for_each(|replica| replica.set_time(now));
+        }
         for output in outputs.drain(..) {
             match output {
                 Output::FirstToken { key, cached } => self.flights.at(key).first_token(now, cached),
@@ -331,6 +338,7 @@ impl<'a> Run<'a> {
     }
 
     fn fault(&mut self, at: usize, begins: bool, now: u64) {
+        self.replicas.iter().for_each(|replica| replica.set_time(now));
         let Some(fault) = self.scenario.faults.get(at) else { return };
         let (Some(engine), Some(up)) = (self.engines.get_mut(fault.engine), self.is_up.get_mut(fault.engine)) else {
             return;

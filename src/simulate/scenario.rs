@@ -95,7 +95,9 @@ mod tests {
         let slow: Fault = "3:slow*0.25@60+30".parse().unwrap();
         assert_eq!(slow, Fault { engine: 3, from_us: 60_000_000, until_us: 90_000_000, speed: Some(0.25) });
         assert_eq!("0:down@1.5+2".parse::<Fault>().unwrap().speed, None);
-        for bad in ["", "3", "3:down", "3:down@1", "3:slow@1+1", "3:slow*0@1+1", "x:down@1+1", "3:up@1+1", "1:down@-1+1"] {
+        for bad in
+            ["", "3", "3:down", "3:down@1", "3:slow@1+1", "3:slow*0@1+1", "x:down@1+1", "3:up@1+1", "1:down@-1+1"]
+        {
             assert!(bad.parse::<Fault>().is_err(), "{bad}");
         }
     }

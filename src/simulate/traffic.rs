@@ -26,6 +26,22 @@ impl Traffic {
         }
     }
 
+    /// Requests of a trace; `None` of what is drawn, which does not end.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Named(_) => None,
+            Self::Trace(_, trace) => Some(trace.requests.len() as u64),
+        }
+    }
+
+    /// Requests a second of a trace; `None` of what is drawn.
+    pub fn recorded_rate(&self) -> Option<f64> {
+        match self {
+            Self::Named(_) => None,
+            Self::Trace(_, trace) => Some(trace.rate()),
+        }
+    }
+
     /// Requests a second that `engines` carry together without any help from their prefix caches.
     pub fn capacity(&self, engines: &[EngineSpec], block_tokens: u64, seed: u64) -> f64 {
         let typical = self.typical(block_tokens, seed);

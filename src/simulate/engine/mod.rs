@@ -68,6 +68,12 @@ pub struct Status {
     pub waiting: u64,
     /// Share of the KV cache held by sequences, 0 to 1.
     pub kv_usage: f64,
+    /// Tokens that the KV cache holds.
+    pub kv_tokens: u64,
+    /// Tokens of a KV block.
+    pub block_tokens: u64,
+    /// Most sequences in the batch.
+    pub sequences_max: usize,
     /// Counters.
     pub counters: Counters,
 }
@@ -192,6 +198,9 @@ impl Engine {
             running: self.active + self.prefilling.len() as u64,
             waiting: self.waiting.len() as u64,
             kv_usage: ((self.cache.used() + grown) as f64 / self.spec.kv_tokens as f64).min(1.0),
+            kv_tokens: self.spec.kv_tokens,
+            block_tokens: self.cache.block_tokens(),
+            sequences_max: self.spec.sequences_max,
             counters: Counters { generated_tokens: self.counters.generated_tokens + grown, ..self.counters() },
         }
     }

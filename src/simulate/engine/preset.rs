@@ -78,10 +78,10 @@ pub const PRESETS: &[Preset] = &[
                 // About 20 GB of experts touched by a small batch, over 3.35 TB/s.
                 step_us: 8_500.0,
                 // 210 ms a chunk, less the step and the attention below.
-                prefill_token_us: 23.2,
+                prefill_token_us: 22.3,
                 // 36 layers × 64 heads × 64, half of the layers with a window of 128.
                 attention_us: 0.000_55,
-                sequence_us: 23.2,
+                sequence_us: 22.3,
                 // 37 kB a token: half of the layers keep a window only.
                 context_us: 0.016,
             },

@@ -75,9 +75,7 @@ impl Arrivals {
         loop {
             self.at_us += exponential(rng, self.gap_us);
             // Thinning: of the arrivals at the peak rate, keep the share that the present rate is of it.
-            if self.pattern == Pattern::Poisson
-                || rng.f64() * self.pattern.peak() < self.pattern.at(self.at_us / 1e6)
-            {
+            if self.pattern == Pattern::Poisson || rng.f64() * self.pattern.peak() < self.pattern.at(self.at_us / 1e6) {
                 return whole(self.at_us);
             }
         }

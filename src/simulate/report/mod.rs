@@ -1,0 +1,5 @@
+//! Showing results: a table, plots, JSON.
+
+mod table;
+
+pub use table::table;
