@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use crate::routing::{UnknownStrategy, names};
 
+use super::calibrate::{self, CalibrateError};
 use super::engine::{self, CostModel, EngineSpec, PRESETS, whole};
 use super::options::{Options, Other};
 use super::report;
@@ -40,6 +41,12 @@ pub enum SimulateError {
     /// A cost model is not one.
     #[error("cost model \"{0}\"")]
     Cost(PathBuf, #[source] serde_json::Error),
+    /// Samples cannot be used.
+    #[error("samples \"{0}\"")]
+    Samples(PathBuf, #[source] CalibrateError),
+    /// A result cannot be written as JSON.
+    #[error("\"{0}\"")]
+    Json(PathBuf, #[source] serde_json::Error),
     /// The result cannot be printed.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -61,13 +68,41 @@ const BLOCK_TOKENS: u64 = 128;
 /// # Errors
 /// Whatever was asked for that does not exist, and files that cannot be read or written.
 pub fn execute(options: &Options, out: &mut dyn Write) -> Result<(), SimulateError> {
-    if let Some(Other::Calibrate { .. }) = &options.other {
-        return Ok(());
+    if let Some(Other::Calibrate { samples, step_tokens }) = &options.other {
+        return calibrate(samples, *step_tokens, out);
     }
     let sweep = sweep(options)?;
     let bar = Bar::default();
     let cells = sweep.run(|done, total, name| bar.show(done, total, name))?;
+    if let Some(path) = &options.json {
+        let text = report::json(&sweep.scenario, &cells).map_err(|error| SimulateError::Json(path.clone(), error))?;
+        write_file(path, &text)?;
+    }
+    if let Some(folder) = &options.svg {
+        fs::create_dir_all(folder).map_err(|error| SimulateError::File(folder.clone(), error))?;
+        for (name, text) in report::plots(&cells) {
+            write_file(&folder.join(name), text.as_bytes())?;
+        }
+    }
     out.write_all(report::table(&cells).as_bytes()).map_err(SimulateError::Output)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SimulateError> {
+    fs::write(path, bytes).map_err(|error| SimulateError::File(path.to_owned(), error))
+}
+
+/// Prints the fitted model as JSON, for `--cost`, and how well it fits on standard error.
+fn calibrate(path: &Path, step_tokens: u64, out: &mut dyn Write) -> Result<(), SimulateError> {
+    let file = fs::File::open(path).map_err(|error| SimulateError::File(path.to_owned(), error))?;
+    let failed = |error| SimulateError::Samples(path.to_owned(), error);
+    let fit = calibrate::read_samples(io::BufReader::new(file))
+        .and_then(|samples| calibrate::fit(&samples, step_tokens))
+        .map_err(failed)?;
+    let (ttft, itl) = (fit.ttft_error * 100.0, fit.itl_error * 100.0);
+    // The result counts, not the remark.
+    writeln!(io::stderr(), "mean error: time to first token {ttft:.1} %, time between tokens {itl:.1} %").ok();
+    let text = serde_json::to_string_pretty(&fit.cost).map_err(|error| SimulateError::Json(path.to_owned(), error))?;
+    writeln!(out, "{text}").map_err(SimulateError::Output)
 }
 
 /// What the options ask for.

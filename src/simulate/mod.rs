@@ -3,6 +3,7 @@
 //! Discrete events in virtual time. The routing is production's own ([`crate::routing`], [`crate::state`]), the engines
 //! are modelled ([`engine`]), the requests drawn or replayed ([`workload`]). One seed, one result.
 
+pub mod calibrate;
 mod command;
 pub mod engine;
 mod flights;
@@ -19,7 +20,7 @@ pub mod workload;
 pub use command::{SimulateError, execute, sweep};
 pub use measure::{Summary, Times};
 pub use options::{Options, Other, command, read};
-pub use report::table;
+pub use report::{json, plots, table};
 pub use run::{Chooser, run};
 pub use scenario::{Demand, Fault, FaultError, Scenario, Slo};
 pub use sweep::{Cell, Steps, Sweep};

@@ -53,19 +53,9 @@ impl Traffic {
             Self::Named(workload) => {
                 let mut rng = Rng::with_seed(seed);
                 let mut scripts = (workload.scripts)(block_tokens, &mut rng);
-                Typical::of(&mut *scripts, &mut rng)
+                Typical::drawn(&mut *scripts, &mut rng)
             }
-            Self::Trace(_, trace) => {
-                let count = trace.requests.len() as f64;
-                let mean = |tokens: fn(&super::workload::Turn) -> u64| {
-                    trace.requests.iter().flat_map(|(_, script)| &script.turns).map(tokens).sum::<u64>() as f64 / count
-                };
-                Typical {
-                    turns: 1.0,
-                    prompt_tokens: mean(|turn| turn.prompt_tokens),
-                    output_tokens: mean(|turn| turn.output_tokens),
-                }
-            }
+            Self::Trace(_, trace) => Typical::of(trace.requests.iter().map(|(_, script)| script)),
         }
     }
 

@@ -68,31 +68,42 @@ pub struct Typical {
     pub prompt_tokens: f64,
     /// Answer tokens of a request.
     pub output_tokens: f64,
+    /// Tokens of context while it decodes, averaged over time: long answers weigh more.
+    pub context_tokens: f64,
 }
 
 impl Typical {
-    /// Averages over a sample.
-    pub fn of(scripts: &mut dyn Scripts, rng: &mut Rng) -> Self {
-        const SAMPLE: u32 = 4000;
-        let (mut turns, mut prompts, mut outputs) = (0u64, 0u64, 0u64);
-        for _ in 0..SAMPLE {
-            for turn in scripts.next(rng).turns {
-                turns += 1;
-                prompts += turn.prompt_tokens;
-                outputs += turn.output_tokens;
+    /// Averages over a sample of what `scripts` supplies.
+    pub fn drawn(scripts: &mut dyn Scripts, rng: &mut Rng) -> Self {
+        const SAMPLE: usize = 4000;
+        let sample: Vec<_> = (0..SAMPLE).map(|_| scripts.next(rng)).collect();
+        Self::of(sample.iter())
+    }
+
+    /// Averages over `scripts`, of which there is at least one.
+    pub fn of<'a>(scripts: impl Iterator<Item = &'a Script>) -> Self {
+        let (mut count, mut turns, mut prompts, mut outputs, mut contexts) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for script in scripts {
+            count += 1.0;
+            for turn in &script.turns {
+                let (prompt, output) = (turn.prompt_tokens as f64, turn.output_tokens as f64);
+                turns += 1.0;
+                prompts += prompt;
+                outputs += output;
+                contexts += output * (prompt + output / 2.0);
             }
         }
-        let requests = turns as f64;
         Self {
-            turns: requests / f64::from(SAMPLE),
-            prompt_tokens: prompts as f64 / requests,
-            output_tokens: outputs as f64 / requests,
+            turns: turns / count,
+            prompt_tokens: prompts / turns,
+            output_tokens: outputs / turns,
+            context_tokens: contexts / outputs,
         }
     }
 
     /// Requests a second that one engine can carry without any help from its prefix cache: what load 1 means.
     pub fn capacity(&self, engine: &EngineSpec) -> f64 {
-        let context = self.prompt_tokens + self.output_tokens / 2.0;
+        let context = self.context_tokens;
         let sequences = (engine.kv_tokens as f64 / context).clamp(1.0, engine.sequences_max as f64);
         let cost = &engine.cost;
         let step_us = cost.step_us + sequences * (cost.sequence_us + cost.context_us * context);

@@ -220,7 +220,7 @@ mod tests {
     fn typical(name: &str) -> Typical {
         let mut rng = Rng::with_seed(1);
         let mut scripts = (Workload::named(name).unwrap().scripts)(128, &mut rng);
-        Typical::of(&mut *scripts, &mut rng)
+        Typical::drawn(&mut *scripts, &mut rng)
     }
 
     #[test]
