@@ -97,13 +97,12 @@ pub fn fit(samples: &[Sample], step_tokens: u64) -> Result<Fit, CalibrateError> 
     if lengths.len() < 2 {
         return Err(CalibrateError::TooFew("times to first token of at least two prompt lengths, alone, are needed"));
     }
-    // The step is common to both, but the first token also has what a request costs outside of steps: let it differ
-    // there, and leave that difference out of the model.
-    let rows: Vec<_> = prefill.iter().map(|s| (prefill_terms(s), s.ttft_ms * 1e3)).collect();
+    // A step that prefills may take longer by a constant than one that decodes: the model has no term for that.
+    let rows: Vec<_> = prefill.iter().map(|s| (prefill_terms(s, step_tokens), s.ttft_ms * 1e3)).collect();
     let [outside_us, prefill_token_us, attention_us] = least_squares(&rows);
     let cost = CostModel { step_us, prefill_token_us, attention_us, sequence_us, context_us };
     let ttft = |s: &&Sample| {
-        let extra = (outside_us - step_us).max(0.0);
+        let extra = (outside_us - step_us).max(0.0) * steps(s, step_tokens);
         cost.prompt_us(s.prompt_tokens, s.cached_tokens, step_tokens) + extra
     };
     let itl = |s: &&Sample| {
@@ -123,10 +122,14 @@ fn decode_terms(sample: &Sample) -> [f64; 3] {
     [1.0, sequences, sequences * (sample.prompt_tokens as f64 + sample.output_tokens as f64 / 2.0)]
 }
 
-/// A step, the tokens computed, and the pairs of those with what is before them.
-fn prefill_terms(sample: &Sample) -> [f64; 3] {
+/// The steps, the tokens computed, and the pairs of those with what is before them.
+fn prefill_terms(sample: &Sample, step_tokens: u64) -> [f64; 3] {
     let computed = (sample.prompt_tokens - sample.cached_tokens) as f64;
-    [1.0, computed, computed * (sample.cached_tokens as f64 + computed / 2.0)]
+    [steps(sample, step_tokens), computed, computed * (sample.cached_tokens as f64 + computed / 2.0)]
+}
+
+fn steps(sample: &Sample, step_tokens: u64) -> f64 {
+    (sample.prompt_tokens - sample.cached_tokens).div_ceil(step_tokens.max(1)) as f64
 }
 
 fn mean_error(samples: &[&Sample], model: impl Fn(&&Sample) -> f64, measured: impl Fn(&&Sample) -> f64) -> f64 {

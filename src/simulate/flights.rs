@@ -25,8 +25,7 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) fn new(script: Script) -> Self {
-        let adapter = script.adapter.map(|adapter| format!("adapter-{adapter}"));
-        let asked = replica::asked(script.turns.first().map_or(0, |turn| turn.prompt_tokens), adapter.as_deref());
+        let asked = replica::asked(script.turns.first().map_or(0, |turn| turn.prompt_tokens), script.adapter);
         Self { script, at: 0, asked, seed: 0, engine: 0, sent_us: 0, first_us: 0, cached: 0, replica: 0, booking: None }
     }
 

@@ -6,6 +6,7 @@
 pub mod calibrate;
 mod command;
 pub mod engine;
+mod exporter;
 mod flights;
 mod measure;
 mod options;

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauge, Gauges, Moment, Work};
+use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
 use crate::routing::{self, Asked, Plan, RequestView, StrategySet, Trace, UnknownStrategy};
-use crate::state::{Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
+use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
-use super::engine::Status;
+use super::engine::Engine;
 
 /// As many endpoints as Envoy may try.
 const PLAN_LENGTH: usize = 3;
@@ -45,11 +45,16 @@ pub(super) struct Booking {
     sent: Moment,
 }
 
-/// What a router reads of a request. `adapter` is the name of the adapter that it asks for.
-pub(super) fn asked(prompt_tokens: u64, adapter: Option<&str>) -> Asked {
+/// What a router reads of a request.
+pub(super) fn asked(prompt_tokens: u64, adapter: Option<u16>) -> Asked {
     let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
     let work = Work { prompt_tokens, output_tokens: OUTPUT_TOKENS };
-    Asked { model: adapter.unwrap_or(MODEL).into(), work, streams: true, ..Asked::default() }
+    let model = adapter.map_or_else(|| MODEL.to_owned(), adapter_name).into();
+    Asked { model, work, streams: true, ..Asked::default() }
+}
+
+fn adapter_name(adapter: u16) -> String {
+    format!("adapter-{adapter}")
 }
 
 impl Replica {
@@ -102,9 +107,13 @@ impl Replica {
     }
 
     /// Reads an engine's metrics.
-    pub(super) fn scrape(&self, engine: usize, status: &Status, now: u64) {
-        if let Some(endpoint) = self.reader.load().at(address(engine)) {
-            endpoint.live.publish(&gauges(status), endpoint.live.mark(), moment(now));
+    pub(super) fn publish(&self, at: usize, gauges: &Gauges, engine: &Engine, now: u64) {
+        if let Some(endpoint) = self.reader.load().at(address(at)) {
+            endpoint.live.publish(gauges, endpoint.live.mark(), moment(now));
+            let (running, waiting) = engine.adapters();
+            let names = |adapters: Vec<u16>| adapters.into_iter().map(adapter_name).collect();
+            let adapters = Adapters { running: names(running), waiting: names(waiting) };
+            endpoint.live.signals.set_adapters(Some(adapters));
         }
     }
 }
@@ -121,17 +130,6 @@ impl Booking {
         let health = &self.ticket.endpoint().live.health;
         health.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));
     }
-}
-
-/// What an engine's metrics page tells.
-fn gauges(status: &Status) -> Gauges {
-    Gauges::default()
-        .with(Gauge::Running, status.running as f64)
-        .with(Gauge::Waiting, status.waiting as f64)
-        .with(Gauge::KvUsage, status.kv_usage)
-        .with(Gauge::KvCapacity, status.kv_tokens as f64)
-        .with(Gauge::BlockTokens, status.block_tokens as f64)
-        .with(Gauge::MaxRunning, status.sequences_max as f64)
 }
 
 fn jitter(seed: u64) -> f64 {

@@ -8,6 +8,7 @@ use fastrand::Rng;
 use crate::routing::UnknownStrategy;
 
 use super::engine::{Engine, Job, Output};
+use super::exporter::Exporter;
 use super::flights::{Flight, Flights};
 use super::measure::{Answer, Summary, Tally};
 use super::replica::Replica;
@@ -71,6 +72,7 @@ pub fn run(
 struct Run<'a> {
     scenario: &'a Scenario,
     engines: Vec<Engine>,
+    exporters: Vec<Exporter>,
     is_up: Vec<bool>,
     /// When the newest event of each engine is due.
     due: Vec<u64>,
@@ -110,6 +112,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             scenario,
             engines: scenario.engines.iter().map(|spec| Engine::new(*spec, scenario.block_tokens)).collect(),
+            exporters: scenario.engines.iter().map(|_| Exporter::default()).collect(),
             is_up: vec![true; count],
             due: vec![u64::MAX; count],
             replicas,
@@ -295,7 +298,13 @@ impl<'a> Run<'a> {
         }
         for output in outputs.drain(..) {
             match output {
-                Output::FirstToken { key, cached } => self.flights.at(key).first_token(now, cached),
+                Output::FirstToken { key, cached, queue_us } => {
+                    let flight = self.flights.at(key);
+                    flight.first_token(now, cached);
+                    if let Some(exporter) = self.exporters.get_mut(at) {
+                        exporter.first_token(now - flight.sent_us, queue_us, flight.turn().prompt_tokens);
+                    }
+                }
                 Output::Finished { key } => self.finish(key, now),
             }
         }
@@ -306,6 +315,9 @@ impl<'a> Run<'a> {
         let flight = self.flights.at(key);
         flight.booking = None;
         let turn = flight.turn();
+        if let Some(exporter) = self.exporters.get_mut(flight.engine) {
+            exporter.finished(now - flight.first_us, turn.output_tokens);
+        }
         self.tally.add(Answer {
             arrived_us: flight.sent_us,
             first_us: flight.first_us,
@@ -329,10 +341,11 @@ impl<'a> Run<'a> {
     }
 
     fn scrape(&mut self, replica: usize, at: usize, now: u64) {
-        if let (Some(replica), Some(engine), Some(true)) =
-            (self.replicas.get(replica), self.engines.get(at), self.is_up.get(at))
+        if let (Some(replica), Some(engine), Some(exporter), Some(true)) =
+            (self.replicas.get(replica), self.engines.get(at), self.exporters.get_mut(at), self.is_up.get(at))
         {
-            replica.scrape(at, &engine.status(now), now);
+            let gauges = exporter.gauges(&engine.status(now), now);
+            replica.publish(at, &gauges, engine, now);
         }
         self.again(now + self.scenario.scrape_us, Event::Scrape { replica, engine: at });
     }

@@ -47,6 +47,11 @@ impl Adapters {
         }
     }
 
+    /// Those that sequences in the batch use.
+    pub(super) fn used(&self) -> impl Iterator<Item = u16> {
+        self.loaded.iter().filter(|(_, users)| *users > 0).map(|(name, _)| *name)
+    }
+
     /// Whether it is loaded now.
     pub(super) fn is_loaded(&self, adapter: Option<u16>) -> bool {
         adapter.is_none_or(|adapter| self.loaded.iter().any(|(name, _)| *name == adapter))

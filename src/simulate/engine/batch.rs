@@ -22,7 +22,7 @@ impl Engine {
             self.chunks.push((*at, tokens));
         }
         if !preempted {
-            us += self.admit(budget);
+            us += self.admit(budget, now);
         }
         self.phase = if !self.chunks.is_empty() {
             us += self.cost.step_us + self.cost.decode_us(self.active, self.context);
@@ -46,7 +46,7 @@ impl Engine {
 
     /// Admits waiting sequences in their order while the step has room; one that waits for an adapter slot is passed
     /// over. Returns what that adds to the step.
-    fn admit(&mut self, mut budget: u64) -> f64 {
+    fn admit(&mut self, mut budget: u64, now: u64) -> f64 {
         let mut us = 0.0;
         let mut at = 0;
         while budget > 0
@@ -58,7 +58,7 @@ impl Engine {
                 at += 1;
                 continue;
             }
-            if !self.take_in(number) {
+            if !self.take_in(number, now) {
                 break;
             }
             self.waiting.remove(at);
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// Gives a waiting sequence its cached blocks and room for the rest, if there is room.
-    fn take_in(&mut self, number: u32) -> bool {
+    fn take_in(&mut self, number: u32, now: u64) -> bool {
         let available = self.cache.available().saturating_sub(self.active);
         let sequence = self.sequences.at(number);
         if sequence.blocked_below > available {
@@ -96,7 +96,7 @@ impl Engine {
         sequence.admission = self.admissions;
         sequence.computed = cached;
         if !sequence.answered {
-            sequence.cached = cached;
+            (sequence.cached, sequence.queue_us) = (cached, now - sequence.arrived_us);
             self.counters.cached_tokens += cached;
         }
         self.prefilling.push_back(number);
@@ -215,7 +215,8 @@ impl Engine {
         self.decoding.push(Reverse((last, number, sequence.admission)));
         if !sequence.answered {
             sequence.answered = true;
-            outputs.push(Output::FirstToken { key: sequence.job.key, cached: sequence.cached });
+            let (key, cached, queue_us) = (sequence.job.key, sequence.cached, sequence.queue_us);
+            outputs.push(Output::FirstToken { key, cached, queue_us });
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Output {
         key: u32,
         /// Prompt tokens found in the cache.
         cached: u64,
+        /// Microseconds that it waited for the batch.
+        queue_us: u64,
     },
     /// The last token of a job.
     Finished {
@@ -74,6 +76,8 @@ pub struct Status {
     pub block_tokens: u64,
     /// Most sequences in the batch.
     pub sequences_max: usize,
+    /// Most adapters in the batch.
+    pub adapters_max: usize,
     /// Counters.
     pub counters: Counters,
 }
@@ -165,7 +169,7 @@ impl Engine {
     /// as far as anybody knows; only [`Engine::forecast`] uses it.
     pub fn submit(&mut self, job: Job, expected: u64, now: u64) {
         debug_assert!(self.can_serve(&job) && job.prompt_tokens > 0 && job.output_tokens > 0);
-        let at = self.sequences.add(job, expected);
+        let at = self.sequences.add(job, expected, now);
         self.backlog += expected;
         self.waiting.push_back(at);
         match self.phase {
@@ -201,6 +205,7 @@ impl Engine {
             kv_tokens: self.spec.kv_tokens,
             block_tokens: self.cache.block_tokens(),
             sequences_max: self.spec.sequences_max,
+            adapters_max: self.spec.adapters_max,
             counters: Counters { generated_tokens: self.counters.generated_tokens + grown, ..self.counters() },
         }
     }
@@ -208,6 +213,14 @@ impl Engine {
     /// What it did up to the last end of a phase.
     pub fn counters(&self) -> Counters {
         Counters { adapter_loads: self.adapters.loads, ..self.counters }
+    }
+
+    /// Adapters of sequences in the batch, and of those that wait for it.
+    pub fn adapters(&self) -> (Vec<u16>, Vec<u16>) {
+        let mut waiting: Vec<_> = self.waiting.iter().filter_map(|at| self.sequences.get(*at)?.job.adapter).collect();
+        waiting.sort_unstable();
+        waiting.dedup();
+        (self.adapters.used().collect(), waiting)
     }
 
     /// Requests inside.

@@ -27,6 +27,9 @@ pub(super) struct Sequence {
     pub(super) target: u64,
     /// How many of those are there.
     pub(super) computed: u64,
+    /// When it came, and how long it waited for the batch the first time.
+    pub(super) arrived_us: u64,
+    pub(super) queue_us: u64,
     /// Prompt tokens that the cache spared it.
     pub(super) cached: u64,
     /// Tokens generated up to when it joined the decoding ones.
@@ -46,12 +49,14 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(job: Job, held: Vec<u32>, expected: u64) -> Self {
+    fn new(job: Job, held: Vec<u32>, expected: u64, arrived_us: u64) -> Self {
         Self {
             target: job.prompt_tokens,
             job,
             held,
             computed: 0,
+            arrived_us,
+            queue_us: 0,
             cached: 0,
             generated: 0,
             joined: 0,
@@ -84,8 +89,8 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
-    pub(super) fn add(&mut self, job: Job, expected: u64) -> u32 {
-        let sequence = Some(Sequence::new(job, self.spare.pop().unwrap_or_default(), expected));
+    pub(super) fn add(&mut self, job: Job, expected: u64, now: u64) -> u32 {
+        let sequence = Some(Sequence::new(job, self.spare.pop().unwrap_or_default(), expected, now));
         if let Some(at) = self.vacant.pop()
             && let Some(place) = self.all.get_mut(at as usize)
         {

@@ -48,7 +48,7 @@ fn drive(engine: &mut Engine, jobs: Vec<(u64, Job)>) -> Seen {
         engine.advance(due, &mut outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::FirstToken { key, cached } => assert!(seen.first.insert(key, (due, cached)).is_none()),
+                Output::FirstToken { key, cached, .. } => assert!(seen.first.insert(key, (due, cached)).is_none()),
                 Output::Finished { key } => assert!(seen.last.insert(key, due).is_none()),
             }
         }
