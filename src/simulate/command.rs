@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::routing::{UnknownStrategy, names};
+use crate::routing::{StrategySet, UnknownStrategy, names};
 
 use super::calibrate::{self, CalibrateError};
 use super::engine::{self, CostModel, EngineSpec, PRESETS, whole};
@@ -136,6 +136,9 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
     } else {
         options.strategy.clone()
     };
+    for name in &strategies {
+        StrategySet::build(name)?;
+    }
     let mut choosers: Vec<_> = strategies.into_iter().map(Chooser::Strategy).collect();
     if !options.no_oracle {
         choosers.push(Chooser::Oracle);
@@ -183,10 +186,14 @@ fn engines(options: &Options) -> Result<Vec<EngineSpec>, SimulateError> {
     }
     if let Some(path) = &options.cost {
         let cost = cost_model(path)?;
-        engines.iter_mut().for_each(|engine| engine.cost = cost);
+        for engine in &mut engines {
+            engine.cost = cost;
+        }
     }
     if let Some(tokens) = options.kv_tokens {
-        engines.iter_mut().for_each(|engine| engine.kv_tokens = tokens);
+        for engine in &mut engines {
+            engine.kv_tokens = tokens;
+        }
     }
     Ok(engines)
 }

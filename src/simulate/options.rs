@@ -140,5 +140,6 @@ fn lists() -> String {
 }
 
 fn list(entries: impl Iterator<Item = (&'static str, &'static str)>) -> String {
-    entries.map(|(name, summary)| format!("  {name:20} {summary}\n")).collect()
+    let lines: Vec<_> = entries.map(|(name, summary)| format!("  {name:20} {summary}\n")).collect();
+    lines.concat()
 }

@@ -66,7 +66,7 @@ pub fn run(
     demand: Demand,
     chooser: &Chooser,
 ) -> Result<Summary, UnknownStrategy> {
-    Ok(Run::new(scenario, traffic, demand, chooser)?.to_end())
+    Ok(Run::new(scenario, traffic, demand, chooser)?.finish_all())
 }
 
 struct Run<'a> {
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         self.events.push(Reverse((at, self.order, event)));
     }
 
-    fn to_end(mut self) -> Summary {
+    fn finish_all(mut self) -> Summary {
         while let Some(Reverse((now, _, event))) = self.events.pop() {
             match event {
                 Event::Engine(at) => self.advance(at, now),

@@ -27,9 +27,8 @@ impl Engine {
         self.phase = if !self.chunks.is_empty() {
             us += self.cost.step_us + self.cost.decode_us(self.active, self.context);
             Phase::Prefill { began: now, ends: now + whole(us).max(1) }
-        } else if self.active > 0 {
-            let steps = self.until_departure().min(self.cache.available() / self.active).max(1);
-            self.decode_phase(now, steps)
+        } else if let Some(steps) = self.cache.available().checked_div(self.active) {
+            self.decode_phase(now, self.until_departure().min(steps).max(1))
         } else {
             debug_assert!(self.waiting.is_empty(), "an empty engine admits whoever waits");
             Phase::Idle

@@ -147,15 +147,12 @@ impl KvCache {
 
     fn insert(&mut self, id: u64) -> u32 {
         let entry = Entry { id, held_by: 1, older: NONE, newer: NONE };
-        let slot = match self.vacant.pop() {
-            Some(slot) => {
-                *self.entry_mut(slot) = entry;
-                slot
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
+        let slot = if let Some(slot) = self.vacant.pop() {
+            *self.entry_mut(slot) = entry;
+            slot
+        } else {
+            self.entries.push(entry);
+            self.entries.len() as u32 - 1
         };
         self.by_id.insert(id, slot);
         slot

@@ -181,14 +181,14 @@ fn one_engine_waits_as_a_queue_with_fixed_service_does() {
     let service = COST.prompt_us(4000, 0, 4000);
     for load in [0.3, 0.6, 0.8] {
         let mut rng = Rng::with_seed(7);
-        let (mut at, count) = (0.0, 20_000);
+        let (mut at, count) = (0.0, 10_000);
         let jobs: Vec<_> = (0..count)
             .map(|key| {
                 at -= service / load * (1.0 - rng.f64()).ln();
                 (whole(at), job(key, 4000, 1))
             })
             .collect();
-        let seen = drive(&mut Engine::new(spec, 16), jobs.clone());
+        let seen = drive(&mut Engine::new(spec, 4000), jobs.clone());
         let waits: f64 = jobs.iter().map(|(at, job)| (seen.first[&job.key].0 - at) as f64 - service).sum();
         let (mean, theory) = (waits / f64::from(count), load * service / (2.0 * (1.0 - load)));
         assert!((mean / theory - 1.0).abs() < 0.1, "at load {load} the wait is {mean:.0}, not {theory:.0}");

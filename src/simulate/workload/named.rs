@@ -28,10 +28,14 @@ const DAY: Pattern = Pattern::Diurnal { period_s: 1200.0, swing: 0.8 };
 const BURSTS: Pattern = Pattern::Bursts { every_s: 40.0, length_s: 5.0, factor: 5.0 };
 
 /// Every workload.
+///
+/// No answer's length is fixed. Requests that begin together would end together, the emptied engine would get the next
+/// ones together, and such cohorts only ever merge: with equal lengths, every strategy that looks at load slowly drives
+/// the fleet into waves that no real traffic makes.
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "shared-prefix-chat",
-        summary: "150 system prompts of 6,000 tokens, 5 questions of 1,200 each, answers of 1,000 (llm-d's b2b-saas)",
+        summary: "150 system prompts of 6,000 tokens, 5 questions of 1,200 each, answers of about 1,000 (llm-d's b2b-saas)",
         pattern: Pattern::Poisson,
         scripts: shared_prefix_chat,
     },
@@ -79,7 +83,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "small",
-        summary: "200 tokens in, 100 out, nothing in common (a router's load test)",
+        summary: "200 tokens in, about 100 out, nothing in common (a router's load test)",
         pattern: Pattern::Poisson,
         scripts: small,
     },
@@ -103,7 +107,7 @@ fn shared_prefix_chat(block: u64, _: &mut Rng) -> Box<dyn Scripts> {
     }
     Box::new(move |rng: &mut Rng| {
         let blocks = rng.choice(&known).cloned().unwrap_or_else(|| Blocks::new(Arc::default(), 0));
-        Script::single(0, blocks, 7200, 1000)
+        Script::single(0, blocks, 7200, rng.u64(800..=1200))
     })
 }
 
@@ -191,7 +195,7 @@ fn adapters(block: u64, _: &mut Rng) -> Box<dyn Scripts> {
 
 fn small(_: u64, _: &mut Rng) -> Box<dyn Scripts> {
     let mut ids = Ids::default();
-    Box::new(move |_: &mut Rng| Script::single(0, Blocks::new(Arc::default(), ids.range()), 200, 100))
+    Box::new(move |rng: &mut Rng| Script::single(0, Blocks::new(Arc::default(), ids.range()), 200, rng.u64(50..=150)))
 }
 
 /// The turns of a conversation: each prompt is everything said before and something new.
