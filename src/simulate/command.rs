@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::routing::{StrategySet, UnknownStrategy, names};
+use crate::routing::{InvalidStrategies, StrategySet, names};
 
 use super::calibrate::{self, CalibrateError};
 use super::engine::{self, CostModel, EngineSpec, PRESETS, whole};
@@ -31,7 +31,7 @@ pub enum SimulateError {
     Number(&'static str, &'static str),
     /// No such strategy.
     #[error(transparent)]
-    Strategy(#[from] UnknownStrategy),
+    Strategy(#[from] InvalidStrategies),
     /// The trace cannot be used.
     #[error("trace \"{0}\"")]
     Trace(PathBuf, #[source] TraceError),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
-use crate::routing::{self, Asked, Plan, RequestView, StrategySet, Trace, UnknownStrategy};
+use crate::routing::{self, Asked, InvalidStrategies, Plan, RequestView, StrategySet, Trace};
 use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Engine;
@@ -59,7 +59,7 @@ fn adapter_name(adapter: u16) -> String {
 
 impl Replica {
     /// A copy that routes to `engines` engines by the strategy of that name.
-    pub(super) fn new(engines: usize, strategy: &str) -> Result<Self, UnknownStrategy> {
+    pub(super) fn new(engines: usize, strategy: &str) -> Result<Self, InvalidStrategies> {
         let mut registry = Registry::new();
         let specs = (0..engines).map(|at| EndpointSpec::at(address(at))).collect();
         // More engines than slots are left out, and never chosen.

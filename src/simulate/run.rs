@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use fastrand::Rng;
 
-use crate::routing::UnknownStrategy;
+use crate::routing::InvalidStrategies;
 
 use super::engine::{Engine, Job, Output};
 use super::exporter::Exporter;
@@ -65,7 +65,7 @@ pub fn run(
     traffic: &Traffic,
     demand: Demand,
     chooser: &Chooser,
-) -> Result<Summary, UnknownStrategy> {
+) -> Result<Summary, InvalidStrategies> {
     Ok(Run::new(scenario, traffic, demand, chooser)?.finish_all())
 }
 
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         traffic: &Traffic,
         demand: Demand,
         chooser: &Chooser,
-    ) -> Result<Self, UnknownStrategy> {
+    ) -> Result<Self, InvalidStrategies> {
         let count = scenario.engines.len();
         let replicas = match chooser {
             Chooser::Oracle => Vec::new(),

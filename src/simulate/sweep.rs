@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use crate::routing::UnknownStrategy;
+use crate::routing::InvalidStrategies;
 
 use super::measure::Summary;
 use super::run::{Chooser, run};
@@ -70,7 +70,7 @@ impl Sweep {
     ///
     /// # Errors
     /// A strategy is not known.
-    pub fn run(&self, progress: impl Fn(usize, usize, &str) + Sync) -> Result<Vec<Cell>, UnknownStrategy> {
+    pub fn run(&self, progress: impl Fn(usize, usize, &str) + Sync) -> Result<Vec<Cell>, InvalidStrategies> {
         let jobs: Vec<_> = self.traffics.iter().flat_map(|traffic| self.jobs(traffic)).collect();
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let results = Mutex::new((0..jobs.len()).map(|_| None).collect::<Vec<_>>());
