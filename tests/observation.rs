@@ -142,7 +142,7 @@ async fn header_forging_engine() -> (SocketAddr, AbortOnDropHandle<()>) {
     let engine = TaskTracker::new().spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut request = [0; 4096];
-            client.read(&mut request).await.unwrap();
+            assert!(client.read(&mut request).await.unwrap() > 0);
             let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nrequest-id: engine\r\n\
                           target-pod: engine\r\nx-own: engine\r\nconnection: close\r\n\r\n{}";
             client.write_all(answer.as_bytes()).await.unwrap();
