@@ -4,10 +4,12 @@ mod endpoint;
 mod failure;
 mod gauge;
 mod moment;
+mod selector;
 mod work;
 
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
 pub use moment::{Clock, ClockHand, Moment};
+pub use selector::{Selector, SelectorError};
 pub use work::Work;
