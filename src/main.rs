@@ -34,9 +34,8 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
 }
 
 fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
-    let names: Vec<_> = app::strategies().iter().map(|(name, _)| *name).collect();
     let file = given.file.as_deref();
-    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, strategies: &names })
+    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, check: &app::check_strategies })
 }
 
 fn strategies() -> String {
