@@ -25,7 +25,8 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) fn new(script: Script) -> Self {
-        let asked = replica::asked(script.turns.first().map_or(0, |turn| turn.prompt_tokens), script.adapter);
+        let session = (script.turns.len() > 1).then(|| script.blocks.own());
+        let asked = replica::asked(script.turns.first().map_or(0, |turn| turn.prompt_tokens), script.adapter, session);
         Self { script, at: 0, asked, seed: 0, engine: 0, sent_us: 0, first_us: 0, cached: 0, replica: 0, booking: None }
     }
 
@@ -50,7 +51,7 @@ impl Flight {
     pub(super) fn first_token(&mut self, now: u64, cached: u64) {
         (self.first_us, self.cached) = (now, cached);
         if let Some(booking) = &mut self.booking {
-            booking.first_token();
+            booking.first_token(now);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
-use crate::routing::{self, Asked, InvalidStrategies, Plan, RequestView, StrategySet, Trace};
+use crate::routing::{self, AnswerNeeds, Asked, InvalidStrategies, Plan, RequestView, StrategySet, Trace};
 use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Engine;
@@ -34,6 +34,8 @@ const MODEL: &str = "model";
 pub(super) struct Replica {
     reader: Reader,
     strategies: StrategySet,
+    /// What the strategy has the proxy show of answers.
+    shown: AnswerNeeds,
     clock: Clock,
     hand: ClockHand,
 }
@@ -43,14 +45,16 @@ pub(super) struct Replica {
 pub(super) struct Booking {
     ticket: Ticket,
     sent: Moment,
+    shown: AnswerNeeds,
 }
 
-/// What a router reads of a request.
-pub(super) fn asked(prompt_tokens: u64, adapter: Option<u16>) -> Asked {
+/// What a router reads of a request. Clients name the session of a conversation.
+pub(super) fn asked(prompt_tokens: u64, adapter: Option<u16>, session: Option<u64>) -> Asked {
     let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
     let work = Work { prompt_tokens, output_tokens: OUTPUT_TOKENS };
     let model = adapter.map_or_else(|| MODEL.to_owned(), adapter_name).into();
-    Asked { model, work, streams: true, ..Asked::default() }
+    let session_id = session.map(|session| format!("session-{session:x}").into());
+    Asked { model, work, streams: true, session_id, ..Asked::default() }
 }
 
 fn adapter_name(adapter: u16) -> String {
@@ -65,7 +69,9 @@ impl Replica {
         // More engines than slots are left out, and never chosen.
         let (_, _) = registry.apply([Change::Replace(SourceId(0), specs)]);
         let (clock, hand) = Clock::manual(moment(0));
-        Ok(Self { reader: registry.reader(), strategies: StrategySet::build(strategy)?, clock, hand })
+        let strategies = StrategySet::build(strategy)?;
+        let shown = strategies.default_strategy().router.needs().answers;
+        Ok(Self { reader: registry.reader(), strategies, shown, clock, hand })
     }
 
     /// Chooses engines for a request, best first.
@@ -94,8 +100,13 @@ impl Replica {
         for endpoint in plan.endpoints() {
             if is_up(engine_of(endpoint)) {
                 let ticket = Ticket::open(Arc::clone(endpoint), work, &self.clock);
-                return Some((engine_of(endpoint), Booking { ticket, sent: now }));
+                // Engines answer with headers at once, before the prefill.
+                endpoint.live.health.report_answer(now);
+                endpoint.live.measured.answered(now);
+                endpoint.live.measured.tokens(u64::from(work.prompt_tokens), 0, now);
+                return Some((engine_of(endpoint), Booking { ticket, sent: now, shown: self.shown }));
             }
+            endpoint.live.measured.failed(now);
             endpoint.live.health.report_failure(Failure::Refused, now, now, COOLDOWN, jitter(seed));
         }
         None
@@ -119,16 +130,27 @@ impl Replica {
 }
 
 impl Booking {
-    /// The first token came.
-    pub(super) fn first_token(&mut self) {
-        self.ticket.endpoint().live.health.report_answer(self.sent);
-        self.ticket.first_token();
+    /// The first token came. It is seen only if the strategy has the answer shown, as in production.
+    pub(super) fn first_token(&mut self, now: u64) {
+        if self.shown.first_token || self.shown.usage {
+            let now = moment(now);
+            self.ticket.endpoint().live.measured.first_token(self.sent.until(now), now);
+            self.ticket.first_token();
+        }
+    }
+
+    /// The last token came. How many there were is known only if the strategy has the answer shown.
+    pub(super) fn finished(self, output_tokens: u64, now: u64) {
+        let is_counted = self.shown.first_token || self.shown.usage;
+        let output = if is_counted { output_tokens } else { u64::from(self.ticket.work().output_tokens) };
+        self.ticket.endpoint().live.measured.tokens(0, output, moment(now));
     }
 
     /// The answer broke off.
     pub(super) fn broke(self, seed: u64, now: u64) {
-        let health = &self.ticket.endpoint().live.health;
-        health.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));
+        let live = &self.ticket.endpoint().live;
+        live.measured.failed(moment(now));
+        live.health.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));
     }
 }
 

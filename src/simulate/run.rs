@@ -313,8 +313,10 @@ impl<'a> Run<'a> {
 
     fn finish(&mut self, key: u32, now: u64) {
         let flight = self.flights.at(key);
-        flight.booking = None;
         let turn = flight.turn();
+        if let Some(booking) = flight.booking.take() {
+            booking.finished(turn.output_tokens, now);
+        }
         if let Some(exporter) = self.exporters.get_mut(flight.engine) {
             exporter.finished(now - flight.first_us, turn.output_tokens);
         }

@@ -18,6 +18,11 @@ impl Blocks {
         Self { shared, own }
     }
 
+    /// From where the ids of its own are counted: what tells it from others.
+    pub fn own(&self) -> u64 {
+        self.own
+    }
+
     /// The id of the block at a position.
     pub fn id(&self, at: usize) -> u64 {
         self.shared.get(at).copied().unwrap_or_else(|| self.own.wrapping_add(at as u64))
