@@ -9,6 +9,8 @@ mod candidates;
 mod conformance;
 mod decide;
 mod filter;
+#[cfg(test)]
+mod load_tests;
 mod picker;
 mod registration;
 mod request;

@@ -41,8 +41,9 @@ impl Usage {
     /// `None` where no latency is known but counts.
     fn quality(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<f64> {
         let (live, now) = (&endpoint.live, request.now);
-        let told = || live.signals.gauge(Gauge::TtftMean, now, request.stale_after);
-        let latency = match live.measured.ttft_mean(now).or_else(told) {
+        // The engine's word first: it is there for all endpoints or for none, what we saw is there for those we asked.
+        let told = live.signals.gauge(Gauge::TtftMean, now, request.stale_after);
+        let latency = match told.or_else(|| live.measured.ttft_mean(now)) {
             None if self.weights.latency > 0.0 => return None,
             latency => latency.unwrap_or(1.0).max(LATENCY_MIN),
         };

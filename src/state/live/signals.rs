@@ -23,6 +23,17 @@ pub struct Signals {
     adapters: ArcSwapOption<Adapters>,
 }
 
+/// A reading that was found to be fresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a>(&'a Signals);
+
+impl Fresh<'_> {
+    /// A gauge, or `None` if the engine did not tell.
+    pub fn gauge(self, gauge: Gauge) -> Option<f64> {
+        self.0.read(gauge)
+    }
+}
+
 /// The LoRA adapters that an engine works with now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Adapters {
@@ -64,6 +75,11 @@ impl Signals {
     /// The last reading of a gauge, or `None` if the engine did not tell or the reading is older than `stale_after`.
     pub fn gauge(&self, gauge: Gauge, now: Moment, stale_after: Duration) -> Option<f64> {
         self.is_fresh(now, stale_after).then(|| self.read(gauge)).flatten()
+    }
+
+    /// The last reading for one look at several gauges; `None` if it is older than `stale_after`.
+    pub fn fresh(&self, now: Moment, stale_after: Duration) -> Option<Fresh<'_>> {
+        self.is_fresh(now, stale_after).then_some(Fresh(self))
     }
 
     /// Age of the last reading; `None` if there was none.
