@@ -36,7 +36,7 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        Needs::gauges(self.scorer.gauges())
+        Needs { answers: self.scorer.answers(), ..Needs::gauges(self.scorer.gauges()) }
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {

@@ -1,7 +1,7 @@
 //! Latency, success and cost in one number.
 
 use crate::domain::{Gauge, GaugeSet};
-use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
+use crate::routing::{AnswerNeeds, OpenRequests, Prefer, RequestView, Score, Scorer};
 use crate::state::Endpoint;
 
 use super::recent::Recent;
@@ -24,6 +24,7 @@ pub struct UsageWeights {
 #[derive(Debug)]
 pub struct Usage {
     weights: UsageWeights,
+    answers: AnswerNeeds,
     quality: Recent,
 }
 
@@ -33,9 +34,9 @@ const COST_MIN: f64 = 0.01;
 const LATENCY_MIN: f64 = 0.001;
 
 impl Usage {
-    /// With these weights.
-    pub fn new(weights: UsageWeights) -> Self {
-        Self { weights, quality: Recent::default() }
+    /// With these weights, and looking for this in answers.
+    pub fn new(weights: UsageWeights, answers: AnswerNeeds) -> Self {
+        Self { weights, answers, quality: Recent::default() }
     }
 
     /// `None` where no latency is known but counts.
@@ -65,6 +66,10 @@ impl Scorer for Usage {
 
     fn prefers(&self) -> Prefer {
         Prefer::Lower
+    }
+
+    fn answers(&self) -> AnswerNeeds {
+        self.answers
     }
 
     fn gauges(&self) -> GaugeSet {

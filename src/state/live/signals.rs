@@ -98,6 +98,11 @@ impl Signals {
         self.adapters.load_full()
     }
 
+    /// Looks at the adapters of the last reading that told any, which costs less than holding on to them.
+    pub fn with_adapters<R>(&self, look: impl FnOnce(&Adapters) -> R) -> Option<R> {
+        self.adapters.load().as_deref().map(look)
+    }
+
     /// Stores the adapters that the engine works with; `None` where it does not tell.
     pub fn set_adapters(&self, adapters: Option<Adapters>) {
         let same = match (&*self.adapters.load(), &adapters) {
