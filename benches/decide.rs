@@ -103,13 +103,13 @@ fn table() {
         write!(out, "| `{}` |", registration.name).unwrap();
         for size in SIZES {
             let (router, fleet) = (router(registration.name), fleet(size));
-            let timed = |seed| {
+            let measure = |seed| {
                 let begin = Instant::now();
                 decision(&*router, &asked, &fleet, seed);
                 begin.elapsed()
             };
             let round = |round: u64| {
-                let mut times: Vec<_> = (0..DECISIONS).map(|n| timed(round * DECISIONS + n)).collect();
+                let mut times: Vec<_> = (0..DECISIONS).map(|n| measure(round * DECISIONS + n)).collect();
                 times.sort_unstable();
                 [50, 99].map(|share| *times.get(times.len() * share / 100).unwrap())
             };
