@@ -14,6 +14,8 @@ mod conformance;
 mod decide;
 mod filter;
 mod grammar;
+#[cfg(test)]
+mod load_tests;
 mod named;
 mod picker;
 mod profiles;

@@ -79,7 +79,8 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        Needs::gauges(self.parts.iter().fold(Default::default(), |all, part| part.scorer.gauges().with(all)))
+        let of = |scorer: &dyn Scorer| Needs { answers: scorer.answers(), ..Needs::gauges(scorer.gauges()) };
+        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {

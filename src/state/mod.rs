@@ -11,7 +11,9 @@ mod task;
 mod ticket;
 
 pub use endpoint::Endpoint;
-pub use live::{Adapters, Cooldown, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Signals};
+pub use live::{
+    Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Signals,
+};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
 pub use snapshot::{ModelView, Reader, Snapshot};

@@ -22,7 +22,7 @@ use crate::domain::{Gauge, Gauges, Moment, Work};
 pub use health::{Cooldown, Health, PASSED_OVER_MAX};
 pub use measured::{Measured, Outcomes};
 pub use outstanding::Outstanding;
-pub use signals::{Adapters, Signals};
+pub use signals::{Adapters, Fresh, Signals};
 
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]

@@ -23,6 +23,17 @@ pub struct Signals {
     adapters: ArcSwapOption<Adapters>,
 }
 
+/// A reading that was found to be fresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a>(&'a Signals);
+
+impl Fresh<'_> {
+    /// A gauge, or `None` if the engine did not tell.
+    pub fn gauge(self, gauge: Gauge) -> Option<f64> {
+        self.0.read(gauge)
+    }
+}
+
 /// The LoRA adapters that an engine works with now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Adapters {
@@ -66,6 +77,11 @@ impl Signals {
         self.is_fresh(now, stale_after).then(|| self.read(gauge)).flatten()
     }
 
+    /// The last reading for one look at several gauges; `None` if it is older than `stale_after`.
+    pub fn fresh(&self, now: Moment, stale_after: Duration) -> Option<Fresh<'_>> {
+        self.is_fresh(now, stale_after).then_some(Fresh(self))
+    }
+
     /// Age of the last reading; `None` if there was none.
     pub fn age(&self, now: Moment) -> Option<Duration> {
         let at = self.read_at.load(Relaxed);
@@ -80,6 +96,11 @@ impl Signals {
     /// The adapters of the last reading that told any.
     pub fn adapters(&self) -> Option<Arc<Adapters>> {
         self.adapters.load_full()
+    }
+
+    /// Looks at the adapters of the last reading that told any, which costs less than holding on to them.
+    pub fn with_adapters<R>(&self, look: impl FnOnce(&Adapters) -> R) -> Option<R> {
+        self.adapters.load().as_deref().map(look)
     }
 
     /// Stores the adapters that the engine works with; `None` where it does not tell.
