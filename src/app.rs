@@ -20,7 +20,7 @@ use crate::discovery::{self, SourceStatus};
 use crate::domain::{Clock, Complaint, EndpointSpec};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
-use crate::routing::{Configured, STRATEGIES, StrategySet};
+use crate::routing::{Configured, StrategySet, describe};
 use crate::scrape::{self, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
 use crate::telemetry::Metrics;
@@ -38,11 +38,6 @@ const HEALTH_PACE: Duration = Duration::from_millis(50);
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
 const FILE: SourceId = SourceId(1);
-
-/// Names and summaries of the strategies, for the command line and the admin page.
-pub fn strategies() -> Vec<(&'static str, &'static str)> {
-    STRATEGIES.iter().map(|strategy| (strategy.name, strategy.summary)).collect()
-}
 
 /// What is wrong with the strategies and profiles of a configuration.
 pub fn check_strategies(config: &Config) -> Vec<Complaint> {
@@ -77,7 +72,7 @@ struct Cold {
     config: Arc<Config>,
     reader: Reader,
     changes: mpsc::Sender<Change>,
-    strategies: Arc<StrategySet>,
+    core: Arc<Core>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     clock: Clock,
@@ -107,7 +102,9 @@ impl Cold {
             version.send_replace(snapshot.version());
         });
         let readiness = Arc::new(Readiness::default());
-        let cold = Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel };
+        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
+        let core = Arc::new(core);
+        let cold = Self { config, reader, changes, core, metrics, readiness, clock, tasks, cancel };
         cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
         if let Some(file) = cold.config.envoy.eds_file.clone() {
             let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
@@ -242,7 +239,8 @@ impl Cold {
             config: Arc::clone(&self.config),
             clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
-            strategies: strategies(),
+            core: Arc::clone(&self.core),
+            strategies: describe::describe(&self.core.strategies),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
         self.keep("admin", async move {
@@ -257,9 +255,7 @@ impl Cold {
         let config = &*self.config;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
-        let (reader, strategies, metrics) =
-            (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
-        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock.clone()));
+        let core = Arc::clone(&self.core);
         let settings = Arc::new(Settings::from(config));
         let server =
             Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)

@@ -12,6 +12,8 @@ const UNIX_PATH_MAX: usize = 107;
 
 /// Most endpoints in the list that is given to Envoy.
 const LIST_MAX: usize = 8;
+/// Decisions kept at most: each is some kilobytes.
+const DECISIONS_MAX: usize = 4096;
 
 /// Every semantic fault. One that rests on a value that was itself faulty is left out: it would speak of the default.
 pub(super) fn faults(config: &Config, tree: &Node, complaints: &dyn Fn(&Config) -> Vec<Complaint>) -> Vec<Fault> {
@@ -71,6 +73,10 @@ impl Check<'_> {
 
     /// Strategies and profiles. What refers to one that could not be read is not looked at.
     fn routing(&mut self, config: &Config, complaints: &dyn Fn(&Config) -> Vec<Complaint>) {
+        let kept = config.routing.decision_ring;
+        self.require(kept <= DECISIONS_MAX, &["routing.decision_ring"], || {
+            format!("is {kept}; at most {DECISIONS_MAX} decisions are kept")
+        });
         let sections = ["routing", "routing.algorithm", "routing.strategies", "routing.models"];
         if sections.iter().any(|key| self.tree.is_broken(key))
             || sections.iter().skip(2).any(|key| self.tree.has_broken(key))

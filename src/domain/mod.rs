@@ -6,6 +6,7 @@ mod gauge;
 mod hint;
 mod moment;
 mod profiles;
+mod selector;
 mod strategy;
 mod work;
 
@@ -15,5 +16,6 @@ pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
 pub use hint::hint;
 pub use moment::{Clock, ClockHand, Moment};
 pub use profiles::{ModelProfiles, Profile, When};
+pub use selector::{Selector, SelectorError};
 pub use strategy::{Complaint, PickerName, ScorerSpec, StrategySpec};
 pub use work::Work;

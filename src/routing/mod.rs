@@ -12,6 +12,7 @@ mod combined;
 #[cfg(test)]
 mod conformance;
 mod decide;
+pub mod describe;
 mod filter;
 mod grammar;
 mod named;
@@ -20,7 +21,7 @@ mod profiles;
 mod registration;
 mod request;
 mod scored;
-mod scorer;
+mod scorers;
 mod set;
 #[cfg(test)]
 mod set_tests;
@@ -39,14 +40,17 @@ pub use blend::Part;
 pub use candidates::Candidates;
 pub use choice::{Choice, Wish};
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{Filter, NotAside};
+pub use filter::{AdapterRoom, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
 pub use profiles::{AnnotationError, parse_annotation};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
-pub use scorer::{OpenRequests, Prefer, Score, Scorer};
+pub use scorers::{
+    ActiveRequests, BusyTime, ExpectedLatency, FirstToken, Holding, KvCache, Levels, LoraAdapter, OpenRequests,
+    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Spill, Usage, UsageWeights, Utilization,
+};
 pub use set::{COMBINATION, ChoiceError, Configured, InvalidStrategies, Strategy, StrategySet, names};
 pub use strategies::STRATEGIES;
 pub use trace::{Record, ScoreRecord, Trace};

@@ -70,7 +70,7 @@ impl Scored {
             }
             parts => {
                 let totals = blend::totals(parts, request, candidates, trace);
-                candidates.at(blend::pick(&totals, self.picker, &mut request.rng()))
+                blend::pick(&totals, self.picker, request, candidates)
             }
         };
         Decision::Send(Arc::clone(chosen))
