@@ -57,7 +57,8 @@ impl Exchange {
         let started = Instant::now();
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
-        let chosen = core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None);
+        let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
+        let chosen = core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published);
         let Choice { strategy, profile } = match chosen {
             Ok(chosen) => chosen,
             Err(error) => return self.refuse(choosing::refusal(error)),
