@@ -7,9 +7,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::{Form, SETTINGS, Setting, docs};
+use crate::simulate;
 
 /// What the program was asked to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Serve until told to stop.
     Serve(Given),
@@ -22,6 +23,8 @@ pub enum Action {
         /// Say all.
         verbose: bool,
     },
+    /// Simulate a fleet.
+    Simulate(Box<simulate::Options>),
     /// Print a reference page.
     Docs(Page),
 }
@@ -55,6 +58,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
     Ok(match matches.subcommand() {
         Some(("serve", matches)) => Action::Serve(given(matches)),
         Some(("check", matches)) => Action::Check(given(matches)),
+        Some(("simulate", matches)) => Action::Simulate(Box::new(simulate::read(matches)?)),
         Some(("docs", matches)) => Action::Docs(match matches.get_one::<String>("page").map(String::as_str) {
             Some("metrics") => Page::Metrics,
             Some("strategies") => Page::Strategies,
@@ -107,6 +111,7 @@ fn command() -> Command {
         .subcommand(with_settings(serve))
         .subcommand(with_settings(check))
         .subcommand(strategies)
+        .subcommand(simulate::command())
         .subcommand(Command::new("docs").about("Print a reference page as Markdown").arg(page))
 }
 

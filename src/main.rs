@@ -8,7 +8,7 @@ use fairlead::cli::{self, Action, Given, Page};
 use fairlead::config::{self, Fault, Loaded, Sources};
 use fairlead::domain::hint;
 use fairlead::routing::{self, describe};
-use fairlead::{app, telemetry};
+use fairlead::{app, simulate, telemetry};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Action::Serve(given) => load(&given).map(serve),
         Action::Check(given) => load(&given).map(|loaded| print(&loaded.to_yaml())),
         Action::Strategies { name, verbose } => Ok(strategies(name.as_deref(), verbose)),
+        Action::Simulate(options) => Ok(simulate::execute(&options, &mut io::stdout().lock()).map_err(Into::into)),
         Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
         Action::Docs(Page::Strategies) => Ok(print(&describe::page())),
         Action::Docs(Page::Metrics) => Ok(print(&telemetry::metrics::docs::page())),

@@ -66,12 +66,6 @@ pub struct Routing {
     pub unknown_paths: UnknownPaths,
     /// Seed of the tie-breaking generator; absent means a random one.
     pub seed: Option<u64>,
-    /// Strategies with names of their own.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub strategies: BTreeMap<String, StrategySpec>,
-    /// Config profiles by model.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub models: BTreeMap<String, ModelProfiles>,
     /// Whose answers are looked at, which costs a message for each piece of their bodies: `auto` where the strategy
     /// measures answers, `always`, or `never`.
     pub observe_answers: ObserveAnswers,
@@ -83,6 +77,12 @@ pub struct Routing {
     /// At most one decision is kept in this time; 0s keeps each, which costs every request.
     #[serde(with = "humantime_serde")]
     pub decision_interval: Duration,
+    /// Strategies with names of their own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub strategies: BTreeMap<String, StrategySpec>,
+    /// Config profiles by model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelProfiles>,
 }
 
 /// Whose answers are looked at.
@@ -261,12 +261,12 @@ impl Default for Routing {
             expected_output_tokens: 256,
             unknown_paths: UnknownPaths::Pass,
             seed: None,
-            strategies: BTreeMap::new(),
-            models: BTreeMap::new(),
             observe_answers: ObserveAnswers::Auto,
             explain: false,
             decision_ring: 256,
             decision_interval: Duration::from_secs(1),
+            strategies: BTreeMap::new(),
+            models: BTreeMap::new(),
         }
     }
 }

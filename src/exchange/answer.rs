@@ -98,8 +98,7 @@ impl Exchange {
             ("target-pod", Cow::Owned(served.spec.name.clone())),
             ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
         ];
-        let profile = choice.profile.as_ref().map(|name| (choosing::PROFILE_HEADER, Cow::Owned(name.to_string())));
-        headers.extend(profile);
+        headers.extend(choice.profile.as_ref().map(|name| (choosing::PROFILE_HEADER, Cow::Owned(name.to_string()))));
         headers
     }
 
@@ -121,7 +120,7 @@ impl Exchange {
             ObserveAnswers::Never => false,
             ObserveAnswers::Always => true,
             ObserveAnswers::Auto => {
-                let needs = booking.choice.strategy.router.needs().answers;
+                let needs = booking.choice.strategy.needs.answers;
                 // A first token can be told from the rest only where they come one by one.
                 needs.usage || (needs.first_token && is_streamed)
             }

@@ -40,20 +40,20 @@ pub(super) fn totals(
 ) -> Numbers {
     let all: f64 = parts.iter().map(|part| part.weight).sum();
     let mut totals = Numbers::from_elem(0.0, candidates.len());
-    let (mut scores, mut numbers) = (SmallVec::<[Score; 64]>::new(), Numbers::new());
+    let (mut given, mut numbers) = (SmallVec::<[Score; 64]>::new(), Numbers::new());
     for part in parts {
         let scorer = &*part.scorer;
-        scores.clear();
-        scores.extend(candidates.iter().map(|endpoint| scorer.score(request, endpoint)));
+        given.clear();
+        given.extend(candidates.iter().map(|endpoint| scorer.score(request, endpoint)));
         numbers.clear();
-        numbers.extend(scores.iter().map(|score| score.value));
+        numbers.extend(given.iter().map(|score| score.value));
         normalise(&mut numbers, scorer.prefers(), part.scale);
         let weight = part.weight / all;
         for (total, number) in totals.iter_mut().zip(&numbers) {
             *total += number * weight;
         }
         if trace.is_on() {
-            for ((endpoint, score), number) in candidates.iter().zip(&scores).zip(&numbers) {
+            for ((endpoint, score), number) in candidates.iter().zip(&given).zip(&numbers) {
                 trace.scored(endpoint, scorer, *score, Some(number * weight));
             }
         }
@@ -144,7 +144,7 @@ mod tests {
 
         fn score(&self, _: &RequestView<'_>, endpoint: &Endpoint) -> Score {
             let value = self.1[endpoint.id.slot as usize];
-            if value.is_nan() { Score::UNKNOWN } else { Score::of(value) }
+            if value.is_finite() { Score::of(value) } else { Score::UNKNOWN }
         }
     }
 

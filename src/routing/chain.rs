@@ -58,7 +58,7 @@ mod tests {
     }
 
     fn named(name: &str, router: Arc<dyn Router>) -> Strategy {
-        Strategy { name: name.into(), index: 0, router }
+        Strategy::new(name.into(), 0, router)
     }
 
     #[test]

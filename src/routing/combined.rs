@@ -30,7 +30,7 @@ impl Combined {
         }
         let scorers: Vec<Part> = parts.iter().flat_map(|(_, scored, weight)| scored.parts(*weight as f64)).collect();
         let router = Arc::new(Scored::blended(scorers, Picker::Best));
-        let strategy = Strategy { name: name.into(), index, router };
+        let strategy = Strategy::new(name.into(), index, router);
         self.built.fetch_add(1, Relaxed);
         self.kept.rcu(|kept| {
             let beyond = (kept.len() + 1).saturating_sub(KEPT_MAX);

@@ -21,7 +21,7 @@ pub enum Picker {
     BestWithin(u16),
     /// The better of two drawn at random.
     BestOfTwo,
-    /// Drawn, each with a chance in proportion to its weighted sum. That is for sums: by a single scorer it is the best.
+    /// Drawn, each with a chance in proportion to its weighted sum; see [`Scored`](super::Scored).
     WeightedRandom,
 }
 
@@ -38,6 +38,7 @@ impl Picker {
     ) -> &'a Arc<Endpoint> {
         let mut rng = request.rng();
         let percent = match self {
+            // Drawing needs the numbers on a common scale, which is for sums; by a single scorer the best is taken.
             Self::Best | Self::WeightedRandom => 0,
             Self::BestWithin(percent) => percent,
             Self::BestOfTwo => {

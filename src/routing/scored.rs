@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::domain::GaugeSet;
+
 use super::blend::{self, Part};
 use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 
@@ -79,7 +81,7 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        Needs::gauges(self.parts.iter().fold(Default::default(), |all, part| part.scorer.gauges().with(all)))
+        Needs::gauges(self.parts.iter().fold(GaugeSet::default(), |all, part| part.scorer.gauges().with(all)))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
@@ -94,12 +96,10 @@ impl Router for Scored {
                 Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        match Candidates::all(&kept) {
-            Some(kept) => self.pick(request, kept, trace),
-            None => {
-                trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
-                self.pick(request, candidates, trace)
-            }
+        if let Some(kept) = Candidates::all(&kept) {
+            return self.pick(request, kept, trace);
         }
+        trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
+        self.pick(request, candidates, trace)
     }
 }

@@ -22,6 +22,15 @@ pub struct Strategy {
     pub index: usize,
     /// The strategy.
     pub router: Arc<dyn Router>,
+    /// What it needs.
+    pub needs: Arc<Needs>,
+}
+
+impl Strategy {
+    pub(super) fn new(name: Arc<str>, index: usize, router: Arc<dyn Router>) -> Self {
+        let needs = Arc::new(router.needs());
+        Self { name, index, router, needs }
+    }
 }
 
 /// What the configuration says of strategies.
@@ -138,9 +147,9 @@ impl StrategySet {
     /// A set of one strategy, which need not be registered.
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
-        let strategy = Strategy { name: "only".into(), index: 0, router };
+        let strategy = Strategy::new("only".into(), 0, router);
         let strategies = vec![Known { strategy: strategy.clone(), scored: None }];
-        let (combined, always) = (Combined::default(), strategy.router.needs());
+        let (combined, always) = (Combined::default(), (*strategy.needs).clone());
         let by_name = HashMap::from([("only".into(), 0)]);
         Self { strategies, by_name, combined, default: strategy, header: true, models: BTreeMap::new(), always }
     }
@@ -264,5 +273,5 @@ impl StrategySet {
 }
 
 fn needs_of<'a>(strategies: impl IntoIterator<Item = &'a Strategy>) -> Needs {
-    strategies.into_iter().fold(Needs::default(), |needs, strategy| needs.with(strategy.router.needs()))
+    strategies.into_iter().fold(Needs::default(), |needs, strategy| needs.with((*strategy.needs).clone()))
 }

