@@ -20,7 +20,7 @@ use crate::discovery::{self, SourceStatus};
 use crate::domain::{Clock, Complaint, EndpointSpec};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
-use crate::routing::{Configured, STRATEGIES, StrategySet};
+use crate::routing::{Configured, StrategySet, describe};
 use crate::scrape::{self, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
 use crate::telemetry::Metrics;
@@ -38,11 +38,6 @@ const HEALTH_PACE: Duration = Duration::from_millis(50);
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
 const FILE: SourceId = SourceId(1);
-
-/// Names and summaries of the strategies, for the command line and the admin page.
-pub fn strategies() -> Vec<(&'static str, &'static str)> {
-    STRATEGIES.iter().map(|strategy| (strategy.name, strategy.summary)).collect()
-}
 
 /// What is wrong with the strategies and profiles of a configuration.
 pub fn check_strategies(config: &Config) -> Vec<Complaint> {
@@ -245,7 +240,7 @@ impl Cold {
             clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
             core: Arc::clone(&self.core),
-            strategies: strategies(),
+            strategies: describe::describe(&self.core.strategies),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
         self.keep("admin", async move {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::AdminState;
 use crate::config::Config;
 use crate::domain::{EngineKind, Gauge, ModelSpec, Moment};
+use crate::routing::describe;
 use crate::state::Endpoint;
 
 /// `/api/endpoints`.
@@ -82,12 +83,6 @@ pub(super) async fn config(State(state): State<Arc<AdminState>>) -> Json<Arc<Con
     Json(Arc::clone(&state.config))
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Strategy {
-    name: &'static str,
-    summary: &'static str,
-}
-
-pub(super) async fn strategies(State(state): State<Arc<AdminState>>) -> Json<Vec<Strategy>> {
-    Json(state.strategies.iter().map(|&(name, summary)| Strategy { name, summary }).collect())
+pub(super) async fn strategies(State(state): State<Arc<AdminState>>) -> Json<Vec<describe::Description>> {
+    Json(state.strategies.clone())
 }

@@ -7,7 +7,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::domain::{EndpointId, EndpointSpec, Gauge, Gauges, Work};
-use crate::routing::StrategySet;
+
+use crate::routing::{StrategySet, describe};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 struct Admin {
@@ -31,7 +32,7 @@ impl Admin {
             core: Arc::new(core),
             clock,
             stale_after: Duration::from_mins(1),
-            strategies: vec![("random", "any endpoint")],
+            strategies: describe::describe(&StrategySet::build("random").unwrap()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, cancel, tasks) = (listener.local_addr().unwrap(), CancellationToken::new(), TaskTracker::new());
@@ -103,7 +104,9 @@ async fn endpoints_are_told_with_their_numbers() {
 #[tokio::test]
 async fn the_rest_is_served_and_unknown_paths_are_json() {
     let admin = Admin::start().await;
-    assert_eq!(admin.json("/api/strategies").await.1, json!([{ "name": "random", "summary": "any endpoint" }]));
+    let strategies = admin.json("/api/strategies").await.1;
+    let random = strategies.as_array().unwrap().iter().find(|strategy| strategy["name"] == "random").unwrap();
+    assert_eq!(random["about"]["source"], "AIBrix `random`.");
     assert_eq!(admin.json("/api/config").await.1["listen"]["ext_proc"], "0.0.0.0:50052");
     assert!(admin.get("/", "text/html").await.1.contains("<title>Fairlead</title>"));
     let (status, body) = admin.json("/nothing").await;

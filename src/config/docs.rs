@@ -17,7 +17,9 @@ and where each value was given, or all faults with their lines.
 
 The flag and the environment variable of a key follow from it: `listen.ext_proc` is `--listen-ext-proc` and
 `FAIRLEAD_LISTEN_EXT_PROC`. `routing.algorithm` also answers to `ROUTING_ALGORITHM`. An environment variable that is
-empty counts as not set. Unknown keys are faults. A section may be left out or empty.
+empty counts as not set. Unknown keys are faults. A section may be left out or empty. Named strategies
+(`routing.strategies`) and config profiles (`routing.models`) are maps and have no flags; [strategies.md](strategies.md)
+describes them.
 
 Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative
 to the working directory. No value is a secret: `check` and `/api/config` show all of them.
@@ -51,6 +53,7 @@ A list; the file at `discovery.file.path` is the same list. It has no flag.
 | `tier` | none | Tier name. |
 | `region` | none | Region name. |
 | `labels` | none | Free labels. |
+| `profiles` | none | Config profiles of its models, as the JSON of AIBrix's annotation `model.aibrix.ai/config` ([aibrix.md](aibrix.md#model-configuration)). |
 | `metrics_address` | `address` | Where metrics are read. |
 ";
 

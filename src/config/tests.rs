@@ -194,6 +194,18 @@ fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
 }
 
 #[test]
+fn the_annotation_of_an_endpoint_is_read_with_it() {
+    let text = |json: &str| {
+        format!("discovery:\n  static:\n    - {{ address: 127.0.0.1:1, models: [m], profiles: '{json}' }}\n")
+    };
+    let config = yaml(&text(r#"{"lockedRoutingStrategy":"random","profiles":{"a":{}}}"#)).load().unwrap().config;
+    let spec = crate::domain::EndpointSpec::from(&config.discovery.fixed[0]);
+    assert_eq!(spec.profiles.unwrap().locked.as_deref(), Some("random"));
+    let faults = yaml(&text("{}")).faults();
+    assert!(faults[0].starts_with("3: discovery.static[0]: profiles: there are no profiles"), "{faults:?}");
+}
+
+#[test]
 fn a_complaint_about_a_strategy_is_placed_even_if_its_name_has_a_dot() {
     let text = "routing:
   strategies:

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::ModelProfiles;
 
 /// A dense handle on an endpoint: `slot` indexes arrays and bitsets, `generation` makes a reused slot a different endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +74,8 @@ pub struct EndpointSpec {
     pub region: Option<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+    /// Config profiles that come with it, for the models that it serves.
+    pub profiles: Option<Arc<ModelProfiles>>,
     /// Where metrics are read; `None` means the endpoint's own address.
     pub metrics_address: Option<SocketAddr>,
 }
@@ -89,6 +94,7 @@ impl EndpointSpec {
             tier: None,
             region: None,
             labels: BTreeMap::new(),
+            profiles: None,
             metrics_address: None,
         }
     }

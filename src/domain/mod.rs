@@ -1,5 +1,6 @@
 //! Plain data that every other module speaks: no runtime, no wire format, no cluster.
 
+mod annotation;
 mod endpoint;
 mod failure;
 mod gauge;
@@ -10,6 +11,7 @@ mod selector;
 mod strategy;
 mod work;
 
+pub use annotation::{AnnotationError, parse_annotation};
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};

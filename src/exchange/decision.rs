@@ -57,7 +57,8 @@ impl Exchange {
         let started = Instant::now();
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
-        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None) {
+        let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published) {
             Ok(choice) => choice,
             Err(error) => return self.refuse(choosing::refusal(error)),
         };

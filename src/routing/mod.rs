@@ -12,6 +12,7 @@ mod combined;
 #[cfg(test)]
 mod conformance;
 mod decide;
+pub mod describe;
 mod filter;
 mod grammar;
 #[cfg(test)]
@@ -44,7 +45,6 @@ pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
-pub use profiles::{AnnotationError, parse_annotation};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+
 use super::blend::{self, Part};
 use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 
@@ -70,7 +71,7 @@ impl Scored {
             }
             parts => {
                 let totals = blend::totals(parts, request, candidates, trace);
-                candidates.at(blend::pick(&totals, self.picker, &mut request.rng()))
+                blend::pick(&totals, self.picker, request, candidates)
             }
         };
         Decision::Send(Arc::clone(chosen))
@@ -95,12 +96,10 @@ impl Router for Scored {
                 Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        match Candidates::all(&kept) {
-            Some(kept) => self.pick(request, kept, trace),
-            None => {
-                trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
-                self.pick(request, candidates, trace)
-            }
+        if let Some(kept) = Candidates::all(&kept) {
+            return self.pick(request, kept, trace);
         }
+        trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
+        self.pick(request, candidates, trace)
     }
 }
