@@ -213,7 +213,8 @@ impl Cold {
         watch(families::SCRAPE_UNREADABLE, &[], |status| &status.unreadable_lines);
         watch(families::SCRAPE_TOO_LARGE, &[], |status| &status.pages_too_large);
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        self.keep("scraping", scrape::run(reader, config, self.clock.clone(), status, self.cancel.clone()));
+        let demand = Arc::clone(self.strategies.demand());
+        self.keep("scraping", scrape::run(reader, demand, config, self.clock.clone(), status, self.cancel.clone()));
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {

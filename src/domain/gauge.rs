@@ -21,6 +21,16 @@ macro_rules! gauges {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// Name of the metric that shows it, of one endpoint.
+            pub const fn metric(self) -> &'static str {
+                match self { $(Self::$variant => concat!("fairlead_endpoint_", $name),)+ }
+            }
+
+            /// What it is, in one line that ends in a full stop.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+
             /// Unit of the number.
             pub const fn unit(self) -> &'static str {
                 match self { $(Self::$variant => $unit,)+ }
@@ -72,7 +82,7 @@ gauges! {
     Utilization "utilization" "share" Engine;
     /// 1 when awake, 0 when asleep.
     Awake "awake" "boolean" Engine;
-    /// LoRA adapters that fit in a batch.
+    /// LoRA adapters that fit in a batch; whoever needs it gets the lists of active adapters as well.
     MaxAdapters "max_adapters" "adapters" Engine;
     /// Time to first token: mean.
     TtftMean "ttft_mean" "seconds" Window;
@@ -150,6 +160,16 @@ impl GaugeSet {
     /// Whether `gauge` is among them.
     pub const fn has(self, gauge: Gauge) -> bool {
         self.0 & (1 << (gauge as usize)) != 0
+    }
+
+    /// Whether some gauge is in both.
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether all of these are in `other`.
+    pub const fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
     }
 
     /// Whether there is none.

@@ -3,11 +3,13 @@
 mod endpoint;
 mod failure;
 mod gauge;
+mod input;
 mod moment;
 mod work;
 
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
+pub use input::{Input, Spread, Total};
 pub use moment::{Clock, ClockHand, Moment};
 pub use work::Work;

@@ -263,6 +263,7 @@ impl Exchange {
         let strategy = self.strategy(&core);
         let (view, model) = (self.view(&snapshot), &*self.asked.model);
         let endpoints = serving(&snapshot, model);
+        core.strategies.demand().mark(strategy.index, view.now);
         match routing::decide(&*strategy.router, &view, endpoints, core.policy.list, &mut Trace::off()) {
             None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
                 self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S))

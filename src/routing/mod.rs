@@ -23,11 +23,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::domain::EndpointId;
-use crate::state::Endpoint;
+use crate::state::{Demand, Endpoint};
 
 pub use candidates::Candidates;
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{Filter, NotAside};
+pub use filter::{Awake, Filter, NotAside};
 pub use picker::Picker;
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
@@ -85,6 +85,7 @@ pub struct Strategy {
 pub struct StrategySet {
     strategies: Vec<Strategy>,
     default: usize,
+    demand: Arc<Demand>,
 }
 
 /// A strategy name that is not registered.
@@ -111,13 +112,16 @@ impl StrategySet {
         let strategies = STRATEGIES.iter().enumerate().map(make).collect::<Result<Vec<_>, _>>()?;
         let default =
             strategies.iter().position(|s| &*s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
-        Ok(Self { strategies, default })
+        let demand = demand(&strategies, default);
+        Ok(Self { strategies, default, demand })
     }
 
     /// A set of one strategy, which need not be registered.
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
-        Self { strategies: vec![Strategy { name: "only".into(), index: 0, router }], default: 0 }
+        let strategies = vec![Strategy { name: "only".into(), index: 0, router }];
+        let demand = demand(&strategies, 0);
+        Self { strategies, default: 0, demand }
     }
 
     /// The strategy of that name.
@@ -136,6 +140,11 @@ impl StrategySet {
         self.named("least-request").unwrap_or_else(|| self.default_strategy())
     }
 
+    /// What of it is needed now: what the default strategy needs, and those that requests name.
+    pub fn demand(&self) -> &Arc<Demand> {
+        &self.demand
+    }
+
     /// What all of them need together.
     pub fn needs(&self) -> Needs {
         self.strategies.iter().fold(Needs::default(), |needs, strategy| needs.with(strategy.router.needs()))
@@ -147,4 +156,11 @@ impl StrategySet {
             strategy.router.on_endpoint_removed(id);
         }
     }
+}
+
+/// The gauges that `strategies` need once they are used, and that the default one needs always.
+fn demand(strategies: &[Strategy], default: usize) -> Arc<Demand> {
+    let needs = |strategy: &Strategy| strategy.router.needs().gauges;
+    let always = strategies.get(default).map(needs).unwrap_or_default();
+    Arc::new(Demand::new(always, strategies.iter().map(needs)))
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::domain::{EndpointId, EndpointSpec, Gauge};
+use crate::domain::{EndpointId, EndpointSpec, EngineKind, Gauge};
 use crate::state::Snapshot;
 
 use super::*;
@@ -32,6 +32,7 @@ struct Fleet {
     clock: Clock,
     reader: Reader,
     status: Arc<ScrapeStatus>,
+    demand: Arc<Demand>,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
@@ -42,6 +43,7 @@ impl Fleet {
             clock: Clock::start(),
             reader: Reader::default(),
             status: Arc::default(),
+            demand: Arc::new(Demand::new(GaugeSet::of(&[Gauge::KvUsage]), [])),
             endpoints: Vec::new(),
         };
         for manner in manners {
@@ -51,13 +53,20 @@ impl Fleet {
         }
         fleet.publish(1);
         let cancel = CancellationToken::new();
-        fleet.tasks.spawn(run(fleet.reader.clone(), config, fleet.clock.clone(), Arc::clone(&fleet.status), cancel));
+        fleet.tasks.spawn(run(
+            fleet.reader.clone(),
+            Arc::clone(&fleet.demand),
+            config,
+            fleet.clock.clone(),
+            Arc::clone(&fleet.status),
+            cancel,
+        ));
         fleet
     }
 
     fn add(&mut self, address: SocketAddr) {
         let id = EndpointId { slot: self.endpoints.len() as u32, generation: 0 };
-        self.endpoints.push(Arc::new(Endpoint::new(id, EndpointSpec::at(address), Arc::default())));
+        self.endpoints.push(Arc::new(Endpoint::new(id, vllm(address), Arc::default())));
     }
 
     fn publish(&self, version: u64) {
@@ -115,9 +124,15 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
     }
 }
 
+fn vllm(address: SocketAddr) -> EndpointSpec {
+    EndpointSpec { engine: EngineKind::Vllm, ..EndpointSpec::at(address) }
+}
+
 fn config() -> config::Scrape {
     config::Scrape {
-        interval: Duration::from_millis(5),
+        interval_min: Duration::from_millis(5),
+        interval_max: Duration::from_millis(5),
+        reads_per_second_max: 1_000_000,
         timeout: Duration::from_secs(5),
         page_bytes_max: 64 << 10,
         ..config::Scrape::default()
@@ -206,7 +221,7 @@ async fn an_endpoint_that_left_is_read_no_more() {
     until("both", || (0..2).all(|at| fleet.gauge(at, Gauge::Running).is_some())).await;
     let left = fleet.endpoints.pop().unwrap();
     fleet.publish(2);
-    until("older than many intervals", || left.live.signals.age(fleet.clock.now()) > Some(config().interval * 50))
+    until("older than many intervals", || left.live.signals.age(fleet.clock.now()) > Some(config().interval_max * 50))
         .await;
 }
 
@@ -215,7 +230,7 @@ async fn the_metrics_address_is_used_where_it_differs() {
     let mut fleet = Fleet::start(&[Manner::Answers(PAGE)], config()).await;
     let metrics_address = Some(fleet.endpoints[0].spec.address);
     let dead = SocketAddr::from(([127, 0, 0, 1], 9));
-    let spec = EndpointSpec { metrics_address, ..EndpointSpec::at(dead) };
+    let spec = EndpointSpec { metrics_address, ..vllm(dead) };
     let id = EndpointId { slot: 9, generation: 0 };
     fleet.endpoints.push(Arc::new(Endpoint::new(id, spec, Arc::default())));
     fleet.publish(2);

@@ -19,6 +19,8 @@ pub struct Outstanding {
     prefill_tokens: AtomicU64,
     /// Prompt and expected output tokens of all requests in flight.
     tokens: AtomicU64,
+    /// Those of all requests ever sent.
+    tokens_sent: AtomicU64,
     /// Since when something is in flight (microseconds); 0 when nothing is.
     busy_since: AtomicU64,
     /// Microseconds in which something was in flight, up to the last time that nothing was.
@@ -32,6 +34,7 @@ impl Default for Outstanding {
             sent: AtomicU64::default(),
             prefill_tokens: AtomicU64::default(),
             tokens: AtomicU64::default(),
+            tokens_sent: AtomicU64::default(),
             busy_since: AtomicU64::default(),
             busy: Window::over(BUSY_WINDOW),
         }
@@ -59,6 +62,11 @@ impl Outstanding {
         self.tokens.load(Relaxed)
     }
 
+    /// Prompt and expected output tokens of all requests sent since the endpoint appeared.
+    pub fn tokens_sent(&self) -> u64 {
+        self.tokens_sent.load(Relaxed)
+    }
+
     /// Share of the last minute in which at least one request was in flight, 0 to 1: the union of the intervals.
     pub fn busy_share(&self, now: Moment) -> f64 {
         let [past] = self.busy.sums(now);
@@ -73,6 +81,7 @@ impl Outstanding {
         self.sent.fetch_add(1, Relaxed);
         self.prefill_tokens.fetch_add(u64::from(work.prompt_tokens), Relaxed);
         self.tokens.fetch_add(work.tokens(), Relaxed);
+        self.tokens_sent.fetch_add(work.tokens(), Relaxed);
         if self.in_flight.fetch_add(1, Relaxed) == 0 {
             self.busy_since.store(now.as_micros(), Relaxed);
         }
