@@ -26,9 +26,9 @@ macro_rules! gauges {
                 match self { $(Self::$variant => concat!("fairlead_endpoint_", $name),)+ }
             }
 
-            /// What it is, in one line that ends in a full stop.
+            /// What it is, in one phrase.
             pub const fn summary(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)+ }
+                match self { $(Self::$variant => phrase(concat!($($doc),+)),)+ }
             }
 
             /// Unit of the number.
@@ -42,6 +42,13 @@ macro_rules! gauges {
             }
         }
     };
+}
+
+/// A doc comment without its first blank and its full stop.
+const fn phrase(doc: &'static str) -> &'static str {
+    let text = doc.trim_ascii();
+    let end = if matches!(text.as_bytes(), [.., b'.']) { text.len() - 1 } else { text.len() };
+    text.split_at(end).0
 }
 
 /// How a gauge comes about.

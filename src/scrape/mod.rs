@@ -15,4 +15,4 @@ pub mod text;
 pub mod windows;
 
 pub use schedule::run;
-pub use status::ScrapeStatus;
+pub use status::{Freshness, ScrapeStatus};

@@ -187,3 +187,7 @@ impl Row {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "windows_tests.rs"]
+mod tests;
