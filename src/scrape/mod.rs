@@ -12,6 +12,8 @@ pub mod reading;
 mod schedule;
 mod status;
 pub mod text;
+#[cfg(test)]
+mod truth_tests;
 pub mod windows;
 
 pub use schedule::run;

@@ -10,6 +10,11 @@ use crate::state::Snapshot;
 
 use super::*;
 
+#[path = "engine_tests.rs"]
+mod engine_tests;
+#[path = "pace_tests.rs"]
+mod pace_tests;
+
 const PAGE: &str = "vllm:num_requests_running 2\nvllm:num_requests_waiting 4\nvllm:kv_cache_usage_perc 0.25\n";
 const STALE: Duration = Duration::from_mins(10);
 
@@ -17,6 +22,8 @@ const STALE: Duration = Duration::from_mins(10);
 #[derive(Clone, Copy)]
 enum Manner {
     Answers(&'static str),
+    /// By path; 404 elsewhere.
+    Serves(&'static [(&'static str, &'static str)]),
     Fails,
     Hangs,
     /// Announces the size, then sends it.
@@ -34,22 +41,30 @@ struct Fleet {
     status: Arc<ScrapeStatus>,
     demand: Arc<Demand>,
     endpoints: Vec<Arc<Endpoint>>,
+    /// Ends an engine, connections and all.
+    engines: Vec<tokio::task::AbortHandle>,
 }
 
 impl Fleet {
     async fn start(manners: &[Manner], config: config::Scrape) -> Self {
+        Self::start_with(manners, config, Demand::new(GaugeSet::of(&[Gauge::KvUsage]), [])).await
+    }
+
+    async fn start_with(manners: &[Manner], config: config::Scrape, demand: Demand) -> Self {
         let mut fleet = Self {
             tasks: JoinSet::new(),
             clock: Clock::start(),
             reader: Reader::default(),
             status: Arc::default(),
-            demand: Arc::new(Demand::new(GaugeSet::of(&[Gauge::KvUsage]), [])),
+            demand: Arc::new(demand),
             endpoints: Vec::new(),
+            engines: Vec::new(),
         };
         for manner in manners {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             fleet.add(listener.local_addr().unwrap());
-            fleet.tasks.spawn(engine(listener, *manner));
+            let engine = fleet.tasks.spawn(engine(listener, *manner));
+            fleet.engines.push(engine);
         }
         fleet.publish(1);
         let cancel = CancellationToken::new();
@@ -93,8 +108,15 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
     let mut request = [0; 4096];
     // A request of the scraper fits one segment.
     while let Ok(1..) = stream.read(&mut request).await {
-        assert!(request.starts_with(b"GET /metrics HTTP/1.1\r\n"));
         let sent = match manner {
+            Manner::Serves(pages) => {
+                let text = String::from_utf8_lossy(&request);
+                let path = text.split(' ').nth(1).unwrap();
+                let page = pages.iter().find(|(known, _)| *known == path).map(|(_, page)| *page);
+                let (status, page) = page.map_or((404, ""), |page| (200, page));
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+                stream.write_all(head.as_bytes()).await
+            }
             Manner::Hangs => return std::future::pending().await,
             Manner::Fails => stream.write_all(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n").await,
             Manner::Answers(page) => {
