@@ -67,7 +67,7 @@ struct Cold {
     config: Arc<Config>,
     reader: Reader,
     changes: mpsc::Sender<Change>,
-    strategies: Arc<StrategySet>,
+    core: Arc<Core>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     clock: Clock,
@@ -95,7 +95,9 @@ impl Cold {
             version.send_replace(snapshot.version());
         });
         let readiness = Arc::new(Readiness::default());
-        let cold = Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel };
+        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
+        let core = Arc::new(core);
+        let cold = Self { config, reader, changes, core, metrics, readiness, clock, tasks, cancel };
         cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
         if let Some(file) = cold.config.envoy.eds_file.clone() {
             let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
@@ -217,7 +219,7 @@ impl Cold {
         let freshness = Freshness::new(reader, clock, stale, Arc::clone(&status));
         self.readiness.watch("scraping", move || (true, freshness.text()));
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        let demand = Arc::clone(self.strategies.demand());
+        let demand = Arc::clone(self.core.strategies.demand());
         self.keep("scraping", scrape::run(reader, demand, config, self.clock.clone(), status, self.cancel.clone()));
     }
 
@@ -235,6 +237,7 @@ impl Cold {
             config: Arc::clone(&self.config),
             clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
+            core: Arc::clone(&self.core),
             strategies: strategies(),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
@@ -250,9 +253,7 @@ impl Cold {
         let config = &*self.config;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
-        let (reader, strategies, metrics) =
-            (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
-        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock.clone()));
+        let core = Arc::clone(&self.core);
         let settings = Arc::new(Settings::from(config));
         let server =
             Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)

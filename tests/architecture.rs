@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
-    ("admin", &["config", "domain", "routing", "state", "telemetry"]),
+    ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
     ("cli", &["config"]),
 ];
 

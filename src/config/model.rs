@@ -64,6 +64,29 @@ pub struct Routing {
     pub unknown_paths: UnknownPaths,
     /// Seed of the tie-breaking generator; absent means a random one.
     pub seed: Option<u64>,
+    /// Whose answers are looked at, which costs a message for each piece of their bodies: `auto` where the strategy
+    /// measures answers, `always`, or `never`.
+    pub observe_answers: ObserveAnswers,
+    /// Explain a decision in the response header `x-fairlead-explain` to a client that sends `x-fairlead-explain: 1`. It
+    /// shows the addresses of endpoints.
+    pub explain: bool,
+    /// Decisions kept for `/api/decisions`, at most 4,096; 0 means none.
+    pub decision_ring: usize,
+    /// At most one decision is kept in this time; 0s keeps each, which costs every request.
+    #[serde(with = "humantime_serde")]
+    pub decision_interval: Duration,
+}
+
+/// Whose answers are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObserveAnswers {
+    /// Those of requests whose strategy measures answers.
+    Auto,
+    /// All.
+    Always,
+    /// None, even where Envoy shows them.
+    Never,
 }
 
 /// What happens to requests on paths that we do not route.
@@ -302,6 +325,10 @@ impl Default for Routing {
             expected_output_tokens: 256,
             unknown_paths: UnknownPaths::Pass,
             seed: None,
+            observe_answers: ObserveAnswers::Auto,
+            explain: false,
+            decision_ring: 256,
+            decision_interval: Duration::from_secs(1),
         }
     }
 }

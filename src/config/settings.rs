@@ -116,6 +116,22 @@ pub const SETTINGS: &[Setting] = &[
         "What happens to requests on paths that we do not route.",
     ),
     set("routing.seed", Form::Number, "Seed of the tie-breaking generator; absent means a random one."),
+    set(
+        "routing.observe_answers",
+        Form::Choice(&["auto", "always", "never"]),
+        "Whose answers are looked at, which costs a message for each piece of their bodies: `auto` where the strategy measures answers, `always`, or `never`.",
+    ),
+    set(
+        "routing.explain",
+        Form::Bool,
+        "Explain a decision in the response header `x-fairlead-explain` to a client that sends `x-fairlead-explain: 1`. It shows the addresses of endpoints.",
+    ),
+    set("routing.decision_ring", Form::Number, "Decisions kept for `/api/decisions`, at most 4,096; 0 means none."),
+    set(
+        "routing.decision_interval",
+        Form::Duration,
+        "At most one decision is kept in this time; 0s keeps each, which costs every request.",
+    ),
     set("discovery.file.path", Form::Path, "Path of the YAML file: a list of endpoints."),
     set(
         "discovery.file.poll",

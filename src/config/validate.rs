@@ -14,6 +14,8 @@ const UNIX_PATH_MAX: usize = 107;
 
 /// Most endpoints in the list that is given to Envoy.
 const LIST_MAX: usize = 8;
+/// Decisions kept at most: each is some kilobytes.
+const DECISIONS_MAX: usize = 4096;
 
 /// Every semantic fault. One that rests on a value that was itself faulty is left out: it would speak of the default.
 pub(super) fn faults(config: &Config, tree: &Node, strategies: &[&str]) -> Vec<Fault> {
@@ -96,6 +98,10 @@ impl Check<'_> {
         let name = config.routing.algorithm.as_str();
         self.require(strategies.contains(&name), &["routing.algorithm"], || {
             format!("there is no strategy \"{name}\"; {}", hint(name, strategies.iter().copied()))
+        });
+        let kept = config.routing.decision_ring;
+        self.require(kept <= DECISIONS_MAX, &["routing.decision_ring"], || {
+            format!("is {kept}; at most {DECISIONS_MAX} decisions are kept")
         });
     }
 

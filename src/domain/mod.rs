@@ -5,6 +5,7 @@ mod failure;
 mod gauge;
 mod input;
 mod moment;
+mod selector;
 mod work;
 
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
@@ -12,4 +13,5 @@ pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
 pub use input::{Input, Spread, Total};
 pub use moment::{Clock, ClockHand, Moment};
+pub use selector::{Selector, SelectorError};
 pub use work::Work;

@@ -43,6 +43,10 @@ pub struct RequestHead {
     pub request_id: Option<Box<str>>,
     /// A model named outside the body: query parameter `model`, or a gateway's header.
     pub model_hint: Option<Box<str>>,
+    /// Only endpoints whose labels match this selector may serve (`external-filter`).
+    pub label_filter: Option<Box<str>>,
+    /// The client asks for the reasons of the decision.
+    pub explain: bool,
     /// The client wants to change protocols (WebSocket): it sends no body before it has an answer.
     pub is_upgrade: bool,
     /// The headers that strategies need.
@@ -79,6 +83,8 @@ impl RequestHead {
                 }
                 "x-request-id" => head.request_id = text().filter(|text| is_request_id(text)).map(Into::into),
                 "x-gateway-model-name" | "model" => head.model_hint = text().map(Into::into),
+                "external-filter" => head.label_filter = text().map(Into::into),
+                "x-fairlead-explain" => head.explain = text() == Some("1"),
                 "upgrade" | ":protocol" => head.is_upgrade = true,
                 _ => {}
             }

@@ -13,7 +13,7 @@ mod picker;
 mod registration;
 mod request;
 mod scored;
-mod scorer;
+mod scorers;
 mod strategies;
 mod trace;
 mod wait;
@@ -27,12 +27,15 @@ use crate::state::{Demand, Endpoint};
 
 pub use candidates::Candidates;
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{Awake, Filter, NotAside};
+pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use picker::Picker;
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
-pub use scorer::{OpenRequests, Prefer, Score, Scorer};
+pub use scorers::{
+    ActiveRequests, BusyTime, ExpectedLatency, FirstToken, Holding, KvCache, Levels, LoraAdapter, OpenRequests,
+    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Spill, Usage, UsageWeights, Utilization,
+};
 pub use strategies::STRATEGIES;
 pub use trace::{Record, ScoreRecord, Trace};
 pub use wait::{Resume, Wait};

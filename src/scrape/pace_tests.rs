@@ -5,6 +5,8 @@ use super::*;
 
 const IDLE: &str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n";
 
+const AGAIN: &str = "process_start_time_seconds 2000\nvllm:num_requests_running 1\nvllm:generation_tokens_total 5\n";
+
 fn reads(fleet: &Fleet) -> u64 {
     fleet.status.reads_ok.load(Relaxed)
 }
@@ -72,8 +74,6 @@ async fn a_restarted_engine_is_counted() {
     fleet.engines[0].abort();
     until("gone", || fleet.engines[0].is_finished()).await;
     let listener = TcpListener::bind(address).await.unwrap();
-    const AGAIN: &str =
-        "process_start_time_seconds 2000\nvllm:num_requests_running 1\nvllm:generation_tokens_total 5\n";
     fleet.tasks.spawn(engine(listener, Manner::Answers(AGAIN)));
     until("counted", || fleet.status.engine_restarts.load(Relaxed) == 1).await;
 }

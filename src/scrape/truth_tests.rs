@@ -14,7 +14,7 @@ const MS: u64 = 1000;
 /// From us to an engine, and back.
 const WAY: u64 = 3 * MS;
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// At the engine: a request comes, and ends after so long.
     Arrives {

@@ -29,18 +29,21 @@ impl Engine {
     }
 
     fn page(&self) -> String {
-        let mut page = String::new();
-        let mut below = 0;
-        for (count, (bound, _)) in self.ttft.iter().zip([("0.1", 0.05), ("0.5", 0.3), ("1.0", 0.75), ("+Inf", 2.0)]) {
-            below += count;
-            page += &format!("vllm:time_to_first_token_seconds_bucket{{engine=\"0\",le=\"{bound}\"}} {below}\n");
-        }
-        let sum: f64 = self.ttft.iter().zip([0.05, 0.3, 0.75, 2.0]).map(|(n, each)| f64::from(*n) * each).sum();
-        page +=
-            &format!("vllm:time_to_first_token_seconds_count {below}\nvllm:time_to_first_token_seconds_sum {sum}\n");
-        page += &format!("vllm:generation_tokens_total {}\n", self.tokens);
-        page += &format!("vllm:prefix_cache_hits_total {}\n", self.prefix.0);
-        page + &format!("vllm:prefix_cache_queries_total {}\n", self.prefix.1)
+        let (bounds, typical) = (["0.1", "0.5", "1.0", "+Inf"], [0.05, 0.3, 0.75, 2.0]);
+        let sum: f64 = self.ttft.iter().zip(typical).map(|(count, each)| f64::from(*count) * each).sum();
+        let below = |at: usize| self.ttft.iter().take(at).sum::<u32>();
+        let bucket =
+            |(at, bound)| (format!("time_to_first_token_seconds_bucket{{le=\"{bound}\"}}"), below(at).to_string());
+        let others = [
+            ("time_to_first_token_seconds_count", below(4).to_string()),
+            ("time_to_first_token_seconds_sum", sum.to_string()),
+            ("generation_tokens_total", self.tokens.to_string()),
+            ("prefix_cache_hits_total", self.prefix.0.to_string()),
+            ("prefix_cache_queries_total", self.prefix.1.to_string()),
+        ];
+        let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let lines: Vec<_> = (1..).zip(bounds).map(bucket).chain(others).collect();
+        lines.iter().map(|(name, value)| ["vllm:", name, " ", value, "\n"].concat()).collect()
     }
 
     fn read_page(&mut self, page: &str, seconds: f64) -> bool {

@@ -45,6 +45,7 @@ pub struct Metrics {
     passed_through: Counter,
     refusals: ByLabel,
     responses: [Counter; CLASSES.len()],
+    response_pieces: Counter,
     aborted: Counter,
     failovers: Counter,
     early_stream_ends: Counter,
@@ -81,6 +82,7 @@ impl Metrics {
             passed_through: register(it, families::PASSED_THROUGH),
             refusals: register(it, families::REFUSALS),
             responses: CLASSES.map(|class| by_class.get_or_create_owned(&[("class", class)])),
+            response_pieces: register(it, families::RESPONSE_PIECES),
             aborted: register(it, families::ABORTED),
             failovers: register(it, families::FAILOVERS),
             early_stream_ends: register(it, families::EARLY_STREAM_ENDS),
@@ -134,6 +136,11 @@ impl Metrics {
         if let Some(counter) = self.responses.get(class).or(self.responses.first()) {
             counter.inc();
         }
+    }
+
+    /// A piece of a response body was shown to us.
+    pub fn response_piece(&self) {
+        self.response_pieces.inc();
     }
 
     /// A routed request ended before response headers.
