@@ -17,5 +17,6 @@ pub mod ext_proc;
 pub mod openai;
 pub mod routing;
 pub mod scrape;
+pub mod simulate;
 pub mod state;
 pub mod telemetry;

@@ -21,7 +21,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
     ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
-    ("cli", &["config"]),
+    // What production routes by, on virtual time.
+    ("simulate", &["config", "domain", "routing", "state"]),
+    ("cli", &["config", "simulate"]),
 ];
 
 /// Crates that only some modules may touch, so that a strategy cannot reach the network even by mistake.

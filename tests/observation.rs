@@ -3,11 +3,15 @@
 
 mod common_traffic;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use common_traffic::{Answer, CHAT, Lab, MODEL, Mode, Net};
 use fairlead_lab::harness::wait_until;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -129,6 +133,41 @@ async fn without_leave_nothing_is_explained_to_clients_but_a_dry_run_is() {
     assert_eq!(elsewhere["outcome"], "passed");
     assert_eq!(before, (lab.received(), counter(&lab, r#"fairlead_decisions_total{strategy="random"}"#).await));
     assert_eq!(lab.in_flight().await.unwrap(), 0);
+}
+
+/// An engine that sets headers of the names that Fairlead sets.
+async fn header_forging_engine() -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let engine = TaskTracker::new().spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            assert!(client.read(&mut request).await.unwrap() > 0);
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\nrequest-id: engine\r\n\
+                          target-pod: engine\r\nx-own: engine\r\nconnection: close\r\n\r\n{}";
+            client.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, AbortOnDropHandle::new(engine))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_we_set_replaces_the_engines() {
+    for (mode, settings) in [(Mode::Buffered, "routing: { observe_answers: always }"), (Mode::Duplex, "")] {
+        let lab = Lab::start(mode, Net::Removed, settings).await.unwrap();
+        let (engine, _runs) = header_forging_engine().await;
+        lab.stack.write_endpoints(&format!("- {{ address: \"{engine}\", models: [{MODEL}] }}\n")).unwrap();
+        let known = || async { explained(&lab, "", &[]).await["chosen"] == json!([engine.to_string()]) };
+        wait_until("engine known", SOON, known).await.unwrap();
+        let ask = || async { lab.call("POST", CHAT, &[("x-request-id", "ours")], chat(false, false)).await };
+        // Envoy learns of the engine a moment later.
+        wait_until("engine reached", SOON, || async { ask().await.header("x-own") == "engine" }).await.unwrap();
+        let answer = ask().await;
+        for (name, expected) in [("request-id", "ours"), ("target-pod", &*engine.to_string())] {
+            let values: Vec<_> = answer.headers.get_all(name).iter().collect();
+            assert_eq!(values, [expected], "{name}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointConfig, ListenAddress};
+use crate::domain::{ModelProfiles, StrategySpec};
 
 /// Everything that Fairlead can be told.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -53,8 +54,11 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Routing {
-    /// Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).
+    /// Strategy of a request that names none: a name, or several as `name:weight,name:weight` (environment variable
+    /// `ROUTING_ALGORITHM`).
     pub algorithm: String,
+    /// Whether a client may name a strategy in the header `routing-strategy`; if not, the header is passed over.
+    pub header: bool,
     /// How long a decision may wait before the least loaded endpoint is taken instead.
     #[serde(with = "humantime_serde")]
     pub decision_timeout: Duration,
@@ -75,6 +79,12 @@ pub struct Routing {
     /// At most one decision is kept in this time; 0s keeps each, which costs every request.
     #[serde(with = "humantime_serde")]
     pub decision_interval: Duration,
+    /// Strategies with names of their own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub strategies: BTreeMap<String, StrategySpec>,
+    /// Config profiles by model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelProfiles>,
 }
 
 /// Whose answers are looked at.
@@ -321,6 +331,7 @@ impl Default for Routing {
     fn default() -> Self {
         Self {
             algorithm: "least-request".to_owned(),
+            header: true,
             decision_timeout: Duration::from_secs(2),
             expected_output_tokens: 256,
             unknown_paths: UnknownPaths::Pass,
@@ -329,6 +340,8 @@ impl Default for Routing {
             explain: false,
             decision_ring: 256,
             decision_interval: Duration::from_secs(1),
+            strategies: BTreeMap::new(),
+            models: BTreeMap::new(),
         }
     }
 }

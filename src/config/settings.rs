@@ -98,7 +98,12 @@ pub const SETTINGS: &[Setting] = &[
     set(
         "routing.algorithm",
         Form::Text,
-        "Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).",
+        "Strategy of a request that names none: a name, or several as `name:weight,name:weight` (environment variable `ROUTING_ALGORITHM`).",
+    ),
+    set(
+        "routing.header",
+        Form::Bool,
+        "Whether a client may name a strategy in the header `routing-strategy`; if not, the header is passed over.",
     ),
     set(
         "routing.decision_timeout",

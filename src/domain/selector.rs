@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn requirement() -> impl Strategy<Value = (String, Requirement)> {
-        let test = prop_oneof![
+        let tests = prop_oneof![
             Just(Test::Present),
             Just(Test::Absent),
             prop::collection::vec("[a-z0-9]{0,3}", 1..4)
@@ -309,7 +309,7 @@ mod tests {
             any::<i32>().prop_map(|n| Test::Above(n.unsigned_abs().into())),
             any::<i32>().prop_map(|n| Test::Below(n.unsigned_abs().into())),
         ];
-        ("[a-z]{1,2}(/[a-z]([a-z.-]{0,3}[a-z])?)?", test).prop_map(|(key, test)| {
+        ("[a-z]{1,2}(/[a-z]([a-z.-]{0,3}[a-z])?)?", tests).prop_map(|(key, test)| {
             let text = match &test {
                 Test::Present => key.clone(),
                 Test::Absent => format!("!{key}"),
@@ -332,7 +332,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in "[a-c!=<>(), \\-/é]{0,24}") {
-            let _ = Selector::parse(&text);
+            drop(Selector::parse(&text));
         }
 
         #[test]

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::ObserveAnswers;
-use crate::routing::{ResponseHeaders, Strategy};
+use crate::routing::{Choice, ResponseHeaders};
 use crate::state::Endpoint;
 
 use super::UpstreamReport;
+use super::choosing;
 use super::core::Hold;
 use super::machine::{Booking, Exchange, Steering};
 use super::upstream::Verdict;
@@ -48,7 +49,7 @@ impl Exchange {
             ticket.rebook(Arc::clone(served));
         }
         let served = Arc::clone(verdict.served.as_ref().unwrap_or(booking.plan.first()));
-        let headers = self.client_headers(&served, &booking.strategy);
+        let headers = self.client_headers(&served, &booking.choice);
         let is_answered = (200..300).contains(&report.status);
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));
@@ -80,24 +81,25 @@ impl Exchange {
         }
     }
 
-    fn client_headers(&self, served: &Endpoint, strategy: &Strategy) -> ResponseHeaders {
-        let mut headers =
-            if self.core.policy.response_headers { self.notes(served, &strategy.name) } else { Vec::new() };
+    fn client_headers(&self, served: &Endpoint, choice: &Choice) -> ResponseHeaders {
+        let mut headers = if self.core.policy.response_headers { self.notes(served, choice) } else { Vec::new() };
         let snapshot = self.core.reader.load();
-        strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
+        choice.strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
         if let Some(explanation) = self.explanation.as_ref().filter(|_| self.head.explain && self.core.policy.explain) {
             headers.push((EXPLAIN, Cow::Owned(explanation.to_header())));
         }
         headers
     }
 
-    fn notes(&self, served: &Endpoint, strategy: &str) -> ResponseHeaders {
-        vec![
+    fn notes(&self, served: &Endpoint, choice: &Choice) -> ResponseHeaders {
+        let mut headers = vec![
             ("request-id", Cow::Owned(self.request_id())),
-            ("routing-strategy", Cow::Owned(strategy.to_owned())),
+            ("routing-strategy", Cow::Owned(choice.strategy.name.to_string())),
             ("target-pod", Cow::Owned(served.spec.name.clone())),
             ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
-        ]
+        ];
+        headers.extend(choice.profile.as_ref().map(|name| (choosing::PROFILE_HEADER, Cow::Owned(name.to_string()))));
+        headers
     }
 
     pub(super) fn request_id(&self) -> String {
@@ -118,7 +120,7 @@ impl Exchange {
             ObserveAnswers::Never => false,
             ObserveAnswers::Always => true,
             ObserveAnswers::Auto => {
-                let needs = booking.strategy.router.needs().answers;
+                let needs = booking.choice.strategy.needs.answers;
                 // A first token can be told from the rest only where they come one by one.
                 needs.usage || (needs.first_token && is_streamed)
             }

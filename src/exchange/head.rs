@@ -33,6 +33,8 @@ pub struct RequestHead {
     pub path: Option<Box<str>>,
     /// The strategy that the client asked for.
     pub strategy: Option<Box<str>>,
+    /// The config profile that the client asked for.
+    pub profile: Option<Box<str>>,
     /// The body's type.
     pub content_type: Option<Box<str>>,
     /// The body's announced length, in bytes.
@@ -75,6 +77,7 @@ impl RequestHead {
                 ":method" => method = text().unwrap_or_default(),
                 ":path" => path = text().unwrap_or_default(),
                 "routing-strategy" => head.strategy = text().map(Into::into),
+                "config-profile" => head.profile = text().map(Into::into),
                 "content-type" => head.content_type = text().map(Into::into),
                 "content-length" => head.content_length = text().and_then(|text| text.parse().ok()),
                 "content-encoding" => {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
 use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{self, Asked, Plan, Strategy};
+use crate::routing::{Asked, Choice, Plan};
 use crate::state::Ticket;
 
 use super::answer::Observed;
 use super::body::Body;
+use super::choosing;
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step};
 
 /// Bytes of JSON that make a token, roughly: English text has 4.
@@ -34,7 +35,7 @@ pub(crate) enum Steering {
 #[derive(Debug)]
 pub(super) struct Booking {
     pub(super) plan: Plan,
-    pub(super) strategy: Strategy,
+    pub(super) choice: Choice,
     pub(super) sent: Moment,
     pub(super) ticket: Option<Ticket>,
 }
@@ -128,9 +129,7 @@ impl Exchange {
     }
 
     fn unknown_strategy(&self) -> Option<ApiError> {
-        let name = self.head.strategy.as_deref()?;
-        let known = self.core.strategies.named(name).is_some();
-        (!known).then(|| ApiError::unknown_strategy(name, routing::names()))
+        self.core.strategies.check_wish(self.head.wish(), false).err().map(choosing::refusal)
     }
 
     fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {
@@ -225,6 +224,7 @@ impl Exchange {
                 prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
                 output_tokens: output.saturating_mul(head.n.unwrap_or(1).max(1)),
             },
+            max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             streams: head.stream,
             user: own(&head.user),
             session_id: own(&head.session_id),
@@ -241,7 +241,7 @@ impl Exchange {
 
     /// The decision, once it is made.
     pub fn dispatch(&self) -> Option<Dispatch<'_>> {
-        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.strategy.name })
+        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.choice.strategy.name })
     }
 
     /// The body's pieces as they came, for a front end that has to send them back.

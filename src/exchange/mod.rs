@@ -6,8 +6,9 @@
 
 mod answer;
 mod body;
-mod choice;
+mod choosing;
 mod core;
+mod decision;
 mod dry_run;
 mod explanation;
 mod head;

@@ -129,7 +129,7 @@ fn pieces_are_passed_on_and_tell_the_first_token_and_the_usage() {
         let bench = bench(BOTH, ObserveAnswers::Auto);
         let mut machine = sent(&bench, BUFFERED, mode);
         say(&mut machine, answered("200", EVENTS));
-        let live = &bench.core.reader.load().endpoints()[0].live.clone();
+        let live = Arc::clone(&bench.core.reader.load().endpoints()[0].live);
         for (at, bytes) in STREAM.chunks(20).enumerate() {
             let reply = words(&say(&mut machine, piece(bytes, false)));
             let expected =

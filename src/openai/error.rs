@@ -156,6 +156,12 @@ impl ApiError {
         Self::new(400, "unknown_strategy", message).param("routing-strategy").header("x-error-routing", "true")
     }
 
+    /// 400: a text that should name strategies does not; `fault` says what is wrong with it.
+    pub fn invalid_strategy(fault: &str) -> Self {
+        let message = format!("incorrect routing strategy: {}", shown(fault));
+        Self::new(400, "invalid_strategy", message).param("routing-strategy").header("x-error-routing", "true")
+    }
+
     /// 401: the bearer token is missing or wrong.
     pub fn invalid_api_key() -> Self {
         Self::new(401, "invalid_api_key", "a valid API key is required").param("api_key")

@@ -49,7 +49,7 @@ pub fn decide(
         Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
         Decision::Wait(wait) => Err(wait),
         Decision::Pass(reason) => {
-            trace.note(|| format!("{reason}: the least loaded is taken"));
+            trace.passed(reason, "least-request");
             let first = Picker::Best.pick(request, candidates, &OpenRequests);
             Ok(complete(Arc::clone(first), request, endpoints, length))
         }

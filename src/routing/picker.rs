@@ -21,6 +21,8 @@ pub enum Picker {
     BestWithin(u16),
     /// The better of two drawn at random.
     BestOfTwo,
+    /// Drawn, each with a chance in proportion to its weighted sum; see [`Scored`](super::Scored).
+    WeightedRandom,
 }
 
 /// Keys of candidates, lowest is best.
@@ -36,7 +38,8 @@ impl Picker {
     ) -> &'a Arc<Endpoint> {
         let mut rng = request.rng();
         let percent = match self {
-            Self::Best => 0,
+            // Drawing needs the numbers on a common scale, which is for sums; by a single scorer the best is taken.
+            Self::Best | Self::WeightedRandom => 0,
             Self::BestWithin(percent) => percent,
             Self::BestOfTwo => {
                 let first = rng.usize(..candidates.len());

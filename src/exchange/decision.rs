@@ -7,11 +7,12 @@ use smallvec::SmallVec;
 
 use crate::domain::Selector;
 use crate::openai::ApiError;
-use crate::routing::{self, Plan, RequestView, Strategy, Trace};
+use crate::routing::{self, Choice, Plan, RequestView, Strategy, Trace};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
+use super::choosing;
 use super::machine::{Booking, Exchange, RETRY_AFTER_S, Steering};
-use super::{Core, Explanation, LocalReply, Outcome, Step};
+use super::{Explanation, LocalReply, Outcome, Step};
 
 /// What leaves an endpoint out whose labels are not as the client asks.
 const LABEL_FILTER: &str = "external-filter";
@@ -38,7 +39,7 @@ impl Exchange {
                 if let Some(explanation) = &mut self.explanation {
                     Arc::make_mut(explanation).give_up(&plan, Arc::clone(&strategy.name));
                 }
-                self.send(plan, strategy)
+                self.send(plan, Choice { strategy, profile: None })
             }
             None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
         }
@@ -55,25 +56,32 @@ impl Exchange {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
         let snapshot = core.reader.load();
-        let strategy = self.strategy(&core);
         let view = self.view(&snapshot);
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None) {
+            Ok(choice) => choice,
+            Err(error) => return self.refuse(choosing::refusal(error)),
+        };
+        let strategy = &choice.strategy;
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
         let endpoints = serving(&snapshot, &self.asked.model);
         core.strategies.demand().mark(strategy.index, view.now);
-        let choice = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
-        if let (Ok(_), Steering::Real | Steering::Shadow) = (&choice, self.steering) {
+        let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
+        if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
             core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
+            if trace.is_degraded() {
+                core.metrics.degraded_decision();
+            }
         }
         if trace.is_on() {
-            let explanation = Arc::new(self.explanation(&choice, strategy, &view, endpoints, trace));
+            let explanation = Arc::new(self.explanation(&decided, strategy, &view, endpoints, trace));
             if kept {
                 core.decisions.keep(Arc::clone(&explanation));
             }
             self.explanation = Some(explanation);
         }
-        match choice {
-            Ok(plan) => self.send(plan, strategy.clone()),
+        match decided {
+            Ok(plan) => self.send(plan, choice),
             Err(step) => step,
         }
     }
@@ -113,12 +121,7 @@ impl Exchange {
         Ok(Matching::Some(kept))
     }
 
-    pub(super) fn strategy<'c>(&self, core: &'c Core) -> &'c Strategy {
-        let named = self.head.strategy.as_deref().and_then(|name| core.strategies.named(name));
-        named.unwrap_or_else(|| core.strategies.default_strategy())
-    }
-
-    pub(super) fn send(&mut self, plan: Plan, strategy: Strategy) -> Step {
+    pub(super) fn send(&mut self, plan: Plan, choice: Choice) -> Step {
         let sent = self.core.clock.now();
         let ticket = (self.steering == Steering::Real).then(|| {
             let live = &plan.first().live;
@@ -126,7 +129,7 @@ impl Exchange {
             live.measured.tokens(u64::from(self.asked.work.prompt_tokens), 0, sent);
             Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
         });
-        self.booking = Some(Booking { plan, strategy, sent, ticket });
+        self.booking = Some(Booking { plan, choice, sent, ticket });
         Step::Send
     }
 
@@ -137,7 +140,7 @@ impl Exchange {
 
     fn explanation(
         &self,
-        choice: &Result<Plan, Step>,
+        decided: &Result<Plan, Step>,
         strategy: &Strategy,
         view: &RequestView<'_>,
         endpoints: &[Arc<Endpoint>],
@@ -145,8 +148,8 @@ impl Exchange {
     ) -> Explanation {
         let mut explanation = Explanation { strategy: Arc::clone(&strategy.name), ..self.undecided() };
         let record = trace.into_record().unwrap_or_default();
-        explanation.describe(choice.as_ref().ok(), endpoints, &record, view.now);
-        explanation.conclude(choice.as_ref().err().unwrap_or(&Step::Send));
+        explanation.describe(decided.as_ref().ok(), endpoints, &record, view.now);
+        explanation.conclude(decided.as_ref().err().unwrap_or(&Step::Send));
         explanation
     }
 
