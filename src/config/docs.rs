@@ -46,7 +46,7 @@ A list; the file at `discovery.file.path` is the same list. It has no flag.
 | `address` | required | Where requests go: `ip:port`. One endpoint for each address. |
 | `name` | the address | Name for people. |
 | `models` | any model | Models served: names, or `{ name: …, adapters: […] }`. |
-| `engine` | `vllm` | `vllm`, or `none` for an engine whose metrics we do not read. |
+| `engine` | `auto` | `auto` recognises it by its metrics; else `vllm`, `sglang`, `trtllm`, `triton`, `llamacpp`, `tgi`, `xllm`, `generic` (see `scrape.generic.metrics`), or `none` for an engine whose metrics we do not read. |
 | `role` | `both` | `both`, `prefill` or `decode`. |
 | `weight` | `1` | Relative capacity, 1 to 1,000. |
 | `cost` | `1.0` | Relative cost, at least 0. |
@@ -55,6 +55,31 @@ A list; the file at `discovery.file.path` is the same list. It has no flag.
 | `labels` | none | Free labels. |
 | `profiles` | none | Config profiles of its models, as the JSON of AIBrix's annotation `model.aibrix.ai/config` ([aibrix.md](aibrix.md#model-configuration)). |
 | `metrics_address` | `address` | Where metrics are read. |
+";
+
+const GENERIC: &str = "
+### `scrape.generic.metrics`: an engine with metrics of its own
+
+A mapping from what is told to where; it has no flag. `signals.md` lists the names on the left.
+
+```yaml
+scrape:
+  generic:
+    path: /metrics
+    metrics:
+      running: { names: [my_running] }
+      waiting: { names: [my_queue, my_old_queue] }           # the first name that a page has
+      kv_usage: { names: [my_cache_percent], fold: mean, scale: 0.01 }
+      ttft: { names: [my_first_token_ms], scale: 0.001 }     # a histogram, without _bucket
+      generation_tokens: { names: [my_tokens_total], only: { kind: output } }
+```
+
+| key | default | meaning |
+|---|---|---|
+| `names` | required | Names of the metric, the preferred one first; of a histogram without suffix. |
+| `fold` | `sum` | How several series become one: `sum`, `mean`, `max` or `min`. |
+| `scale` | `1.0` | What a value is multiplied by to be in our unit. |
+| `only` | none | Labels; a series that has one of them with another value does not count. |
 ";
 
 /// The whole page, in Markdown.
@@ -70,6 +95,9 @@ pub fn page() -> String {
         row(&mut page, setting);
         if setting.key == "discovery.file.poll" {
             page.push_str(ENDPOINTS);
+        }
+        if setting.key == "scrape.generic.path" {
+            page.push_str(GENERIC);
         }
     }
     page

@@ -70,7 +70,7 @@ pub struct EndpointConfig {
     /// Models served: names, or `{ name, adapters }`; any model if absent.
     #[serde(default)]
     pub models: Vec<ModelConfig>,
-    /// `vllm` (default) or `none`.
+    /// `auto` (default), or the engine's name, or `none`.
     #[serde(default)]
     pub engine: EngineKind,
     /// `both` (default), `prefill` or `decode`.

@@ -66,6 +66,7 @@ impl Exchange {
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
         let endpoints = serving(&snapshot, &self.asked.model);
+        core.strategies.demand().mark(strategy.index, view.now);
         let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
         if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
             core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());

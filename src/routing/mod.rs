@@ -42,7 +42,7 @@ pub use blend::Part;
 pub use candidates::Candidates;
 pub use choice::{Choice, Wish};
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{AdapterRoom, Filter, NotAside};
+pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};

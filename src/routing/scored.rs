@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-
 use super::blend::{self, Part};
 use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 

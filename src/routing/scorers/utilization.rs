@@ -35,7 +35,7 @@ impl Scorer for Utilization {
         let live = &endpoint.live;
         let Some(told) = live.signals.fresh(request.now, request.stale_after) else { return Score::UNKNOWN };
         let (open, is_told) = live.requests(request.now, request.stale_after);
-        let at_reading = open - f64::from(live.ours.in_flight()) + f64::from(live.signals.mark().in_flight);
+        let at_reading = open - f64::from(live.ours.in_flight()) + live.signals.mark().in_flight as f64;
 
         let cache = self.kv.usage(request, endpoint).map(|(share, _)| share);
         let batch = told.gauge(Gauge::MaxRunning).filter(|most| is_told && *most > 0.0).map(|most| open / most);

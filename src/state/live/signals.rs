@@ -1,12 +1,12 @@
 //! What an engine said of itself, and when.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::domain::{Gauge, Gauges, Moment};
+use crate::domain::{EngineKind, Gauge, Gauges, Moment};
 
 use super::Mark;
 
@@ -16,11 +16,13 @@ pub struct Signals {
     /// When it was read (microseconds); 0 is never.
     read_at: AtomicU64,
     /// Our counts as it was read.
-    in_flight: AtomicU32,
-    tokens: AtomicU64,
+    in_flight: AtomicI64,
+    tokens: AtomicI64,
     /// `f64` bits by [`Gauge`] index; NaN when the engine did not say.
     gauges: [AtomicU64; Gauge::COUNT],
     adapters: ArcSwapOption<Adapters>,
+    /// Index in [`EngineKind::ALL`] of the engine as which it was last read; 0 is not known.
+    engine: AtomicU8,
 }
 
 /// A reading that was found to be fresh.
@@ -47,10 +49,11 @@ impl Default for Signals {
     fn default() -> Self {
         Self {
             read_at: AtomicU64::default(),
-            in_flight: AtomicU32::default(),
-            tokens: AtomicU64::default(),
+            in_flight: AtomicI64::default(),
+            tokens: AtomicI64::default(),
             gauges: std::array::from_fn(|_| AtomicU64::new(f64::NAN.to_bits())),
             adapters: ArcSwapOption::empty(),
+            engine: AtomicU8::default(),
         }
     }
 }
@@ -112,6 +115,17 @@ impl Signals {
         if !same {
             self.adapters.store(adapters.map(Arc::new));
         }
+    }
+
+    /// The engine that its metrics showed it to be; `None` before the first reading.
+    pub fn engine(&self) -> Option<EngineKind> {
+        let kind = EngineKind::ALL.get(usize::from(self.engine.load(Relaxed))).copied();
+        kind.filter(|kind| *kind != EngineKind::Auto)
+    }
+
+    /// Stores as which engine it is read.
+    pub fn set_engine(&self, engine: EngineKind) {
+        self.engine.store(engine as u8, Relaxed);
     }
 
     fn read(&self, gauge: Gauge) -> Option<f64> {
