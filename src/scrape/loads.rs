@@ -37,7 +37,7 @@ struct Rank {
 }
 
 /// The gauges of an answer; `None` if it is none of `SGLang`'s.
-pub(super) fn read(body: &[u8]) -> Option<Gauges> {
+pub fn read(body: &[u8]) -> Option<Gauges> {
     let ranks = serde_json::from_slice::<Loads>(body).ok()?.loads;
     let sum = |field: fn(&Rank) -> Option<f64>| ranks.iter().map(field).sum::<Option<f64>>();
     let mean = |field: fn(&Rank) -> Option<f64>| Some(sum(field)? / ranks.len() as f64).filter(|share| *share <= 1.0);
