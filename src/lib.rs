@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod domain;
 pub mod exchange;
 pub mod ext_proc;
+pub mod index;
 pub mod openai;
 pub mod routing;
 pub mod scrape;

@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Configuration knows endpoints; the strategies' names are handed to it.
     ("config", &["domain"]),
     ("openai", &["domain"]),
+    ("index", &["domain"]),
     ("state", &["domain"]),
     ("telemetry", &["config", "domain", "state"]),
     ("admission", &["domain", "telemetry"]),
