@@ -192,6 +192,11 @@ impl PrefixIndex {
         }
     }
 
+    /// Bytes held; never more than the bound.
+    pub fn bytes(&self) -> usize {
+        self.account.held()
+    }
+
     /// Numbers, for metrics. It looks at everything once.
     pub fn stats(&self) -> Stats {
         let held = |slot| self.lock(slot).map_or(0, |ledger| ledger.held());
@@ -313,10 +318,5 @@ impl PrefixIndex {
     /// Blocks that an endpoint holds.
     pub(super) fn held(&self, id: EndpointId) -> usize {
         self.lock(id.slot).map_or(0, |ledger| ledger.held())
-    }
-
-    /// Bytes held.
-    pub(super) fn stats_bytes(&self) -> usize {
-        self.account.held()
     }
 }

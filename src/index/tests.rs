@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kv_index::{ChainBlockMap, ChainIndex, ContentHash, StoredBlock};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -185,6 +186,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn an_index_says_what_the_crate_kv_index_says(steps in prop::collection::vec((0_u32..10, blocks(), 0_u8..8), 0..60),
+                                                  asked in prop::collection::vec(blocks(), 20)) {
+        let (ours, theirs) = (unbounded(), ChainIndex::new());
+        let mut maps: Vec<ChainBlockMap> = (0..10).map(|_| ChainBlockMap::default()).collect();
+        (0..10).for_each(|slot| assert_eq!(theirs.intern_worker(&slot.to_string()).unwrap(), slot));
+        for (time, (slot, blocks, what)) in steps.into_iter().enumerate() {
+            let map = &mut maps[slot as usize];
+            if what == 0 {
+                ours.clear(id(slot));
+                theirs.apply_cleared(slot, map);
+            } else {
+                let chain = chain(&blocks);
+                ours.commit(id(slot), &chain, at(time as u64));
+                let block = |hash: &u64| StoredBlock { seq_hash: (*hash).into(), content_hash: ContentHash(*hash) };
+                let stored: Vec<_> = chain.hashes().iter().map(block).collect();
+                theirs.apply_stored(slot, &stored, None, map).unwrap();
+            }
+        }
+        for chain in asked.iter().map(|blocks| chain(blocks)) {
+            let content: Vec<_> = chain.hashes().iter().copied().map(ContentHash).collect();
+            let (found, scores) = (ours.matches(&chain), theirs.find_matches(&content, false).scores);
+            for slot in 0..10 {
+                prop_assert_eq!(found.blocks(id(slot)), scores.get(&slot).copied().unwrap_or(0));
+            }
+        }
+    }
+}
+
 #[test]
 fn roots_are_evicted_last() {
     let index = index_of(5, usize::MAX);
@@ -318,7 +349,7 @@ fn two_threads_leave_an_index_closed_and_within_its_bounds() {
                         }
                         _ => assert!(index.matches(chain).most() <= 6),
                     }
-                    assert!(index.stats_bytes() <= floor + 60_000);
+                    assert!(index.bytes() <= floor + 60_000);
                 }
             });
         }
