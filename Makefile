@@ -25,11 +25,12 @@ HAS_NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 HAS_DENY := $(shell command -v cargo-deny 2>/dev/null)
 FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
+COMPARE_FLAGS ?=
 
-.PHONY: help demo build test check bench fuzz envoy clean
+.PHONY: help demo build test test-llama test-vllm check bench bench-scrape compare fuzz envoy clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  make demo ONCE=1                           end after one burst of traffic; the exit status tells'
 	@echo '  make demo ENGINES=http://127.0.0.1:8000,…  your own engines instead of simulated ones'
@@ -50,6 +51,19 @@ else
 	@ENVOY=$(ENVOY_BIN) $(CARGO) test --workspace
 endif
 
+# The opt-in suites print what the engines showed, so their output is not kept back.
+REAL := $(CARGO) test --package fairlead --test
+
+test-llama: envoy ## a real llama.cpp server behind Fairlead and Envoy (builds it once: 15 minutes)
+	@tools/fetch-llama.sh
+	@ENVOY=$(ENVOY_BIN) FAIRLEAD_LLAMA_SERVER=$(CURDIR)/.llama/llama-server FAIRLEAD_LLAMA_MODEL=$(CURDIR)/.llama/model.gguf \
+	  $(REAL) real_llama -- --ignored --nocapture
+
+test-vllm: envoy ## a real vLLM on the CPU behind Fairlead and Envoy (installs it once: 6.5 GB)
+	@tools/fetch-vllm.sh
+	@ENVOY=$(ENVOY_BIN) FAIRLEAD_VLLM_VENV=$(CURDIR)/.vllm/venv FAIRLEAD_VLLM_MODEL=$(CURDIR)/.vllm/model \
+	  $(REAL) real_vllm -- --ignored --nocapture
+
 check: ## formatting, lints, documentation, dependency rules
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -65,6 +79,14 @@ bench: envoy ## what Fairlead costs through Envoy beside a no-op service, then m
 	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab bench --envoy $(ENVOY_BIN) $(BENCH_FLAGS)
 	@$(CARGO) bench --package fairlead
 
+bench-scrape: ## the CPU that reading the metrics of 100 and 1,000 endpoints costs
+	@$(MAKE) build PROFILE=release
+	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab scrape-cost $(BENCH_FLAGS)
+
+compare: envoy ## every strategy against eight simulated engines of which two are half as fast
+	@$(MAKE) build PROFILE=release
+	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab compare --envoy $(ENVOY_BIN) $(COMPARE_FLAGS)
+
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is not installed: cargo install cargo-fuzz' >&2; exit 1; }
 	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
@@ -75,4 +97,4 @@ envoy: ## fetch the pinned Envoy into .envoy (ENVOY=/path uses yours)
 
 clean: ## remove what was built, fetched and written at run time
 	@$(CARGO) clean --quiet
-	@rm -rf .envoy run
+	@rm -rf .envoy .llama .vllm run

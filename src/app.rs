@@ -15,12 +15,12 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Routing};
 use crate::discovery::{self, SourceStatus};
-use crate::domain::{Clock, EndpointSpec};
+use crate::domain::{Clock, Complaint, EndpointSpec};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
-use crate::routing::{self, STRATEGIES, StrategySet};
+use crate::routing::{Configured, STRATEGIES, StrategySet};
 use crate::scrape::{self, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
 use crate::telemetry::Metrics;
@@ -42,6 +42,16 @@ const FILE: SourceId = SourceId(1);
 /// Names and summaries of the strategies, for the command line and the admin page.
 pub fn strategies() -> Vec<(&'static str, &'static str)> {
     STRATEGIES.iter().map(|strategy| (strategy.name, strategy.summary)).collect()
+}
+
+/// What is wrong with the strategies and profiles of a configuration.
+pub fn check_strategies(config: &Config) -> Vec<Complaint> {
+    StrategySet::configured(configured(&config.routing)).err().map(|invalid| invalid.0).unwrap_or_default()
+}
+
+fn configured(routing: &Routing) -> Configured<'_> {
+    let Routing { algorithm, header, strategies, models, .. } = routing;
+    Configured { algorithm, header: *header, strategies, models }
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.
@@ -67,7 +77,7 @@ struct Cold {
     config: Arc<Config>,
     reader: Reader,
     changes: mpsc::Sender<Change>,
-    strategies: Arc<StrategySet>,
+    core: Arc<Core>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     clock: Clock,
@@ -80,9 +90,11 @@ impl Cold {
     fn new(config: Arc<Config>) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let (reader, clock) = (registry.reader(), Clock::start());
-        let metrics = Metrics::new(&routing::names());
+        let strategies = Arc::new(StrategySet::configured(configured(&config.routing))?);
+        let metrics = Metrics::new(&strategies.names().iter().map(|name| &**name).collect::<Vec<_>>());
         metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone());
-        let strategies = Arc::new(StrategySet::build(&config.routing.algorithm)?);
+        let combined = Arc::clone(&strategies);
+        metrics.watch(families::COMBINATIONS_BUILT, &[], move || combined.combinations_built() as f64);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
 
         let (changes, received) = mpsc::channel(CHANGES_MAX);
@@ -95,7 +107,9 @@ impl Cold {
             version.send_replace(snapshot.version());
         });
         let readiness = Arc::new(Readiness::default());
-        let cold = Self { config, reader, changes, strategies, metrics, readiness, clock, tasks, cancel };
+        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
+        let core = Arc::new(core);
+        let cold = Self { config, reader, changes, core, metrics, readiness, clock, tasks, cancel };
         cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
         if let Some(file) = cold.config.envoy.eds_file.clone() {
             let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
@@ -230,6 +244,7 @@ impl Cold {
             config: Arc::clone(&self.config),
             clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
+            core: Arc::clone(&self.core),
             strategies: strategies(),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
@@ -245,9 +260,7 @@ impl Cold {
         let config = &*self.config;
         let (health, health_server) = tonic_health::server::health_reporter();
         set_health(&health, ServingStatus::NotServing).await;
-        let (reader, strategies, metrics) =
-            (self.reader.clone(), Arc::clone(&self.strategies), Arc::clone(&self.metrics));
-        let core = Arc::new(Core::new(config, reader, strategies, metrics, self.clock.clone()));
+        let core = Arc::clone(&self.core);
         let settings = Arc::new(Settings::from(config));
         let server =
             Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)

@@ -7,9 +7,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::config::{Form, SETTINGS, Setting, docs};
+use crate::simulate;
 
 /// What the program was asked to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Serve until told to stop.
     Serve(Given),
@@ -17,6 +18,8 @@ pub enum Action {
     Check(Given),
     /// List the strategies.
     Strategies,
+    /// Simulate a fleet.
+    Simulate(Box<simulate::Options>),
     /// Print a reference page.
     Docs(Page),
 }
@@ -48,6 +51,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
     Ok(match matches.subcommand() {
         Some(("serve", matches)) => Action::Serve(given(matches)),
         Some(("check", matches)) => Action::Check(given(matches)),
+        Some(("simulate", matches)) => Action::Simulate(Box::new(simulate::read(matches)?)),
         Some(("docs", matches)) => {
             let metrics = matches.get_one::<String>("page").is_some_and(|page| page == "metrics");
             Action::Docs(if metrics { Page::Metrics } else { Page::Configuration })
@@ -84,6 +88,7 @@ fn command() -> Command {
         .subcommand(with_settings(serve))
         .subcommand(with_settings(check))
         .subcommand(Command::new("strategies").about("List the routing strategies"))
+        .subcommand(simulate::command())
         .subcommand(Command::new("docs").about("Print a reference page as Markdown").arg(page))
 }
 

@@ -18,5 +18,6 @@ pub mod index;
 pub mod openai;
 pub mod routing;
 pub mod scrape;
+pub mod simulate;
 pub mod state;
 pub mod telemetry;

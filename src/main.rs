@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use fairlead::cli::{self, Action, Given, Page};
 use fairlead::config::{self, Fault, Loaded, Sources};
-use fairlead::{app, telemetry};
+use fairlead::{app, simulate, telemetry};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Action::Serve(given) => load(&given).map(serve),
         Action::Check(given) => load(&given).map(|loaded| print(&loaded.to_yaml())),
         Action::Strategies => Ok(print(&strategies())),
+        Action::Simulate(options) => Ok(simulate::execute(&options, &mut io::stdout().lock()).map_err(Into::into)),
         Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
         Action::Docs(Page::Metrics) => Ok(print(&telemetry::metrics::docs::page())),
     };
@@ -33,9 +34,8 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
 }
 
 fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
-    let names: Vec<_> = app::strategies().iter().map(|(name, _)| *name).collect();
     let file = given.file.as_deref();
-    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, strategies: &names })
+    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, check: &app::check_strategies })
 }
 
 fn strategies() -> String {

@@ -21,8 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
-    ("admin", &["config", "domain", "routing", "state", "telemetry"]),
-    ("cli", &["config"]),
+    ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
+    // What production routes by, on virtual time.
+    ("simulate", &["config", "domain", "routing", "state"]),
+    ("cli", &["config", "simulate"]),
 ];
 
 /// Crates that only some modules may touch, so that a strategy cannot reach the network even by mistake.

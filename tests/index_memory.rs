@@ -27,7 +27,7 @@ fn an_index_never_holds_more_than_its_bound_and_knows_what_it_holds() {
     let mut rng = fastrand::Rng::with_seed(1);
     let shared: Vec<u64> = (0..100).map(|_| rng.u64(..)).collect();
     let before = ALLOCATOR.allocated();
-    let index = PrefixIndex::new(Settings { bytes_max, idle_life: Duration::from_secs(60), ..Settings::default() });
+    let index = PrefixIndex::new(Settings { bytes_max, idle_life: Duration::from_mins(1), ..Settings::default() });
     let held = || ALLOCATOR.allocated() - before;
     assert_eq!(held(), index.stats().bytes);
     let mut most = 0;

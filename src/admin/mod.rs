@@ -1,16 +1,17 @@
 //! The admin port: health, metrics, the API, and a page for people. It runs on the cold side and only reads.
 
 mod api;
+mod decisions;
 mod readiness;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::domain::Clock;
+use crate::exchange::Core;
 use crate::state::Reader;
 use crate::telemetry::Metrics;
 
@@ -44,6 +46,8 @@ pub struct AdminState {
     pub clock: Clock,
     /// Age at which engine numbers are left out.
     pub stale_after: Duration,
+    /// What requests are decided by.
+    pub core: Arc<Core>,
     /// Names and summaries.
     pub strategies: Vec<(&'static str, &'static str)>,
 }
@@ -66,6 +70,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, cancel: Cancellatio
 }
 
 fn router(state: AdminState) -> Router {
+    let body_bytes_max = state.core.policy.body_bytes_max;
     Router::new()
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/healthz", get(async || "ok\n"))
@@ -74,6 +79,8 @@ fn router(state: AdminState) -> Router {
         .route("/api/endpoints", get(api::endpoints))
         .route("/api/config", get(api::config))
         .route("/api/strategies", get(api::strategies))
+        .route("/api/decisions", get(decisions::decisions))
+        .route("/api/explain", post(decisions::explain).layer(DefaultBodyLimit::max(body_bytes_max)))
         .fallback(unknown)
         .with_state(Arc::new(state))
 }

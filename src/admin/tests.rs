@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::domain::{EndpointId, EndpointSpec, Gauge, Gauges, Work};
+use crate::routing::StrategySet;
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 struct Admin {
@@ -18,12 +19,17 @@ struct Admin {
 
 impl Admin {
     async fn start() -> Self {
+        let (reader, metrics, clock) = (Reader::default(), Metrics::new(&["random"]), Clock::start());
+        let config = Config::default();
+        let strategies = Arc::new(StrategySet::build(&config.routing.algorithm).unwrap());
+        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
         let state = AdminState {
-            reader: Reader::default(),
-            metrics: Metrics::new(&["random"]),
+            reader,
+            metrics,
             readiness: Arc::default(),
-            config: Arc::default(),
-            clock: Clock::start(),
+            config: Arc::new(config),
+            core: Arc::new(core),
+            clock,
             stale_after: Duration::from_mins(1),
             strategies: vec![("random", "any endpoint")],
         };

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::fault::hint;
 use super::tree::{Node, Problem, Value, dotted};
 use super::{Config, Fault, Form, Origin, SETTINGS, Setting, setting, validate};
+use crate::domain::{Complaint, hint};
 
 /// Everything that a configuration is made of.
 #[derive(Clone, Copy)]
@@ -20,8 +20,8 @@ pub struct Sources<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Flags that were given: dotted key and value.
     pub flags: &'a [(&'static str, String)],
-    /// Names that `routing.algorithm` may have.
-    pub strategies: &'a [&'static str],
+    /// What is wrong with the strategies, which are known elsewhere.
+    pub check: &'a dyn Fn(&Config) -> Vec<Complaint>,
 }
 
 impl fmt::Debug for Sources<'_> {
@@ -91,7 +91,7 @@ pub(super) fn load_with(
     });
     overlay(&mut tree, sources, &mut faults);
     let config = typed(&mut tree, &mut faults);
-    faults.extend(validate::faults(&config, &tree, sources.strategies));
+    faults.extend(validate::faults(&config, &tree, sources.check));
     if faults.is_empty() {
         return Ok(Loaded { config, file, tree });
     }

@@ -1,5 +1,6 @@
 //! The configuration tree and its defaults. Field docs are the text of `docs/configuration.md`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EndpointConfig, ListenAddress};
+use crate::domain::{ModelProfiles, StrategySpec};
 
 /// Everything that Fairlead can be told.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -50,8 +52,11 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Routing {
-    /// Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).
+    /// Strategy of a request that names none: a name, or several as `name:weight,name:weight` (environment variable
+    /// `ROUTING_ALGORITHM`).
     pub algorithm: String,
+    /// Whether a client may name a strategy in the header `routing-strategy`; if not, the header is passed over.
+    pub header: bool,
     /// How long a decision may wait before the least loaded endpoint is taken instead.
     #[serde(with = "humantime_serde")]
     pub decision_timeout: Duration,
@@ -61,6 +66,35 @@ pub struct Routing {
     pub unknown_paths: UnknownPaths,
     /// Seed of the tie-breaking generator; absent means a random one.
     pub seed: Option<u64>,
+    /// Whose answers are looked at, which costs a message for each piece of their bodies: `auto` where the strategy
+    /// measures answers, `always`, or `never`.
+    pub observe_answers: ObserveAnswers,
+    /// Explain a decision in the response header `x-fairlead-explain` to a client that sends `x-fairlead-explain: 1`. It
+    /// shows the addresses of endpoints.
+    pub explain: bool,
+    /// Decisions kept for `/api/decisions`, at most 4,096; 0 means none.
+    pub decision_ring: usize,
+    /// At most one decision is kept in this time; 0s keeps each, which costs every request.
+    #[serde(with = "humantime_serde")]
+    pub decision_interval: Duration,
+    /// Strategies with names of their own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub strategies: BTreeMap<String, StrategySpec>,
+    /// Config profiles by model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelProfiles>,
+}
+
+/// Whose answers are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObserveAnswers {
+    /// Those of requests whose strategy measures answers.
+    Auto,
+    /// All.
+    Always,
+    /// None, even where Envoy shows them.
+    Never,
 }
 
 /// What happens to requests on paths that we do not route.
@@ -222,10 +256,17 @@ impl Default for Routing {
     fn default() -> Self {
         Self {
             algorithm: "least-request".to_owned(),
+            header: true,
             decision_timeout: Duration::from_secs(2),
             expected_output_tokens: 256,
             unknown_paths: UnknownPaths::Pass,
             seed: None,
+            observe_answers: ObserveAnswers::Auto,
+            explain: false,
+            decision_ring: 256,
+            decision_interval: Duration::from_secs(1),
+            strategies: BTreeMap::new(),
+            models: BTreeMap::new(),
         }
     }
 }

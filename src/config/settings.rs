@@ -98,7 +98,12 @@ pub const SETTINGS: &[Setting] = &[
     set(
         "routing.algorithm",
         Form::Text,
-        "Strategy of a request that names none (environment variable `ROUTING_ALGORITHM`).",
+        "Strategy of a request that names none: a name, or several as `name:weight,name:weight` (environment variable `ROUTING_ALGORITHM`).",
+    ),
+    set(
+        "routing.header",
+        Form::Bool,
+        "Whether a client may name a strategy in the header `routing-strategy`; if not, the header is passed over.",
     ),
     set(
         "routing.decision_timeout",
@@ -116,6 +121,22 @@ pub const SETTINGS: &[Setting] = &[
         "What happens to requests on paths that we do not route.",
     ),
     set("routing.seed", Form::Number, "Seed of the tie-breaking generator; absent means a random one."),
+    set(
+        "routing.observe_answers",
+        Form::Choice(&["auto", "always", "never"]),
+        "Whose answers are looked at, which costs a message for each piece of their bodies: `auto` where the strategy measures answers, `always`, or `never`.",
+    ),
+    set(
+        "routing.explain",
+        Form::Bool,
+        "Explain a decision in the response header `x-fairlead-explain` to a client that sends `x-fairlead-explain: 1`. It shows the addresses of endpoints.",
+    ),
+    set("routing.decision_ring", Form::Number, "Decisions kept for `/api/decisions`, at most 4,096; 0 means none."),
+    set(
+        "routing.decision_interval",
+        Form::Duration,
+        "At most one decision is kept in this time; 0s keeps each, which costs every request.",
+    ),
     set("discovery.file.path", Form::Path, "Path of the YAML file: a list of endpoints."),
     set(
         "discovery.file.poll",

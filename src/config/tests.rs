@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::domain::{Complaint, hint};
 
 struct Given<'a> {
     yaml: &'a str,
@@ -14,7 +15,7 @@ impl Given<'_> {
         let env = |name: &str| self.env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let flags: Vec<_> = self.flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let file = Some(Path::new("fairlead.yaml"));
-        let sources = Sources { file, env: &env, flags: &flags, strategies: &["least-request", "random"] };
+        let sources = Sources { file, env: &env, flags: &flags, check: &complaints };
         load::load_with(&sources, |_| Ok(self.yaml.to_owned()))
     }
 
@@ -27,6 +28,16 @@ impl Given<'_> {
         };
         faults.iter().map(text).collect()
     }
+}
+
+/// Stands in for the strategies, which configuration does not know.
+fn complaints(config: &Config) -> Vec<Complaint> {
+    let (name, known) = (config.routing.algorithm.as_str(), ["least-request", "random"]);
+    let complaint =
+        || Complaint::at(["routing", "algorithm"], format!("there is no strategy \"{name}\"; {}", hint(name, known)));
+    let algorithm = (!known.contains(&name)).then(complaint);
+    let second = |name| Complaint::at(["routing", "strategies", name, "scorers", "1", "use"], "is nonsense");
+    algorithm.into_iter().chain(config.routing.strategies.contains_key("m.1").then(|| second("m.1"))).collect()
 }
 
 fn yaml(yaml: &str) -> Given<'_> {
@@ -129,8 +140,7 @@ fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
     assert!(faults[0].contains("not valid YAML"), "{faults:?}");
     let faults = yaml("log: {format: json}\nlog: {format: json}").faults();
     assert!(faults[0].starts_with("2: : not valid YAML: duplicate"), "{faults:?}");
-    let missing =
-        Sources { file: Some("no/such.yaml".as_ref()), env: &|_| None, flags: &[], strategies: &["least-request"] };
+    let missing = Sources { file: Some("no/such.yaml".as_ref()), env: &|_| None, flags: &[], check: &complaints };
     let faults = load(&missing).unwrap_err();
     assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
 }
@@ -138,7 +148,7 @@ fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
 #[test]
 fn the_environment_can_name_the_file() {
     let env = |name: &str| (name == "FAIRLEAD_CONFIG").then(|| "no/such.yaml".to_owned());
-    let faults = load(&Sources { file: None, env: &env, flags: &[], strategies: &["least-request"] }).unwrap_err();
+    let faults = load(&Sources { file: None, env: &env, flags: &[], check: &complaints }).unwrap_err();
     assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
 }
 
@@ -181,4 +191,18 @@ fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
     }
     assert!(text.lines().any(|line| line == "  threads: 2  # fairlead.yaml:1:20"), "{text}");
     assert_eq!(yaml(&text).load().unwrap().config, loaded.config);
+}
+
+#[test]
+fn a_complaint_about_a_strategy_is_placed_even_if_its_name_has_a_dot() {
+    let text = "routing:
+  strategies:
+    m.1:
+      scorers:
+        - { use: least-request }
+        - { use: nonsense, weight: 2 }
+";
+    assert_eq!(yaml(text).faults(), ["6: routing.strategies.m.1.scorers[1].use: is nonsense"]);
+    let broken = yaml(&text.replace("weight", "weigth")).faults();
+    assert_eq!(broken, ["6: routing.strategies.m.1.scorers[1].weigth: unknown key; did you mean \"weight\"?"]);
 }

@@ -3,21 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::fault::hint;
 use super::tree::Node;
 use super::{Config, Fault, ListenAddress, Origin, check_endpoints};
+use crate::domain::Complaint;
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
 const UNIX_PATH_MAX: usize = 107;
 
 /// Most endpoints in the list that is given to Envoy.
 const LIST_MAX: usize = 8;
+/// Decisions kept at most: each is some kilobytes.
+const DECISIONS_MAX: usize = 4096;
 
 /// Every semantic fault. One that rests on a value that was itself faulty is left out: it would speak of the default.
-pub(super) fn faults(config: &Config, tree: &Node, strategies: &[&str]) -> Vec<Fault> {
+pub(super) fn faults(config: &Config, tree: &Node, complaints: &dyn Fn(&Config) -> Vec<Complaint>) -> Vec<Fault> {
     let mut check = Check { tree, faults: Vec::new() };
     check.listen(config);
-    check.routing(config, strategies);
+    check.routing(config, complaints);
     check.destination(config);
     check.limits(config);
     check.durations(config);
@@ -69,11 +71,22 @@ impl Check<'_> {
         }
     }
 
-    fn routing(&mut self, config: &Config, strategies: &[&str]) {
-        let name = config.routing.algorithm.as_str();
-        self.require(strategies.contains(&name), &["routing.algorithm"], || {
-            format!("there is no strategy \"{name}\"; {}", hint(name, strategies.iter().copied()))
+    /// Strategies and profiles. What refers to one that could not be read is not looked at.
+    fn routing(&mut self, config: &Config, complaints: &dyn Fn(&Config) -> Vec<Complaint>) {
+        let kept = config.routing.decision_ring;
+        self.require(kept <= DECISIONS_MAX, &["routing.decision_ring"], || {
+            format!("is {kept}; at most {DECISIONS_MAX} decisions are kept")
         });
+        let sections = ["routing", "routing.algorithm", "routing.strategies", "routing.models"];
+        if sections.iter().any(|key| self.tree.is_broken(key))
+            || sections.iter().skip(2).any(|key| self.tree.has_broken(key))
+        {
+            return;
+        }
+        for Complaint { path, message } in complaints(config) {
+            let (origin, key) = self.tree.trace(&path);
+            self.faults.push(Fault { origin, key, message });
+        }
     }
 
     fn destination(&mut self, config: &Config) {

@@ -3,11 +3,19 @@
 mod endpoint;
 mod failure;
 mod gauge;
+mod hint;
 mod moment;
+mod profiles;
+mod selector;
+mod strategy;
 mod work;
 
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
+pub use hint::hint;
 pub use moment::{Clock, ClockHand, Moment};
+pub use profiles::{ModelProfiles, Profile, When};
+pub use selector::{Selector, SelectorError};
+pub use strategy::{Complaint, PickerName, ScorerSpec, StrategySpec};
 pub use work::Work;

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::admission::BodyBudget;
-use crate::config::{Config, UnknownPaths};
+use crate::config::{Config, ObserveAnswers, UnknownPaths};
 use crate::domain::{Clock, Moment};
 use crate::routing::StrategySet;
 use crate::state::{Cooldown, Reader};
 use crate::telemetry::{Events, Metrics};
+
+use super::DecisionRing;
 
 /// The part of the configuration that an exchange goes by.
 #[derive(Debug, Clone)]
@@ -28,6 +30,10 @@ pub struct Policy {
     pub expected_output_tokens: u32,
     /// Whether the answer tells the client who served it.
     pub response_headers: bool,
+    /// Whose answers are looked at.
+    pub observe_answers: ObserveAnswers,
+    /// Whether a client may ask for a decision's reasons.
+    pub explain: bool,
 }
 
 impl From<&Config> for Policy {
@@ -40,6 +46,8 @@ impl From<&Config> for Policy {
             cooldown: Cooldown { base: config.health.cooldown_base, max: config.health.cooldown_max },
             expected_output_tokens: config.routing.expected_output_tokens,
             response_headers: config.destination.response_headers,
+            observe_answers: config.routing.observe_answers,
+            explain: config.routing.explain,
         }
     }
 }
@@ -63,6 +71,8 @@ pub struct Core {
     pub clock: Clock,
     /// Request headers that strategies need.
     pub kept_headers: Box<[Box<str>]>,
+    /// Decisions that were kept, to be looked at.
+    pub decisions: DecisionRing,
     seeds: AtomicU64,
     holds: HoldWatch,
 }
@@ -81,7 +91,8 @@ impl Core {
         let events = Events::new(Arc::clone(&metrics));
         let kept_headers = strategies.needs().headers.into();
         let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
-        Self { reader, strategies, metrics, events, policy, budget, clock, kept_headers, seeds, holds }
+        let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
+        Self { reader, strategies, metrics, events, policy, budget, clock, kept_headers, decisions, seeds, holds }
     }
 
     /// The next request's seed (`SplitMix64`).

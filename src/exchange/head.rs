@@ -33,6 +33,8 @@ pub struct RequestHead {
     pub path: Option<Box<str>>,
     /// The strategy that the client asked for.
     pub strategy: Option<Box<str>>,
+    /// The config profile that the client asked for.
+    pub profile: Option<Box<str>>,
     /// The body's type.
     pub content_type: Option<Box<str>>,
     /// The body's announced length, in bytes.
@@ -43,6 +45,10 @@ pub struct RequestHead {
     pub request_id: Option<Box<str>>,
     /// A model named outside the body: query parameter `model`, or a gateway's header.
     pub model_hint: Option<Box<str>>,
+    /// Only endpoints whose labels match this selector may serve (`external-filter`).
+    pub label_filter: Option<Box<str>>,
+    /// The client asks for the reasons of the decision.
+    pub explain: bool,
     /// The client wants to change protocols (WebSocket): it sends no body before it has an answer.
     pub is_upgrade: bool,
     /// The headers that strategies need.
@@ -71,6 +77,7 @@ impl RequestHead {
                 ":method" => method = text().unwrap_or_default(),
                 ":path" => path = text().unwrap_or_default(),
                 "routing-strategy" => head.strategy = text().map(Into::into),
+                "config-profile" => head.profile = text().map(Into::into),
                 "content-type" => head.content_type = text().map(Into::into),
                 "content-length" => head.content_length = text().and_then(|text| text.parse().ok()),
                 "content-encoding" => {
@@ -79,6 +86,8 @@ impl RequestHead {
                 }
                 "x-request-id" => head.request_id = text().filter(|text| is_request_id(text)).map(Into::into),
                 "x-gateway-model-name" | "model" => head.model_hint = text().map(Into::into),
+                "external-filter" => head.label_filter = text().map(Into::into),
+                "x-fairlead-explain" => head.explain = text() == Some("1"),
                 "upgrade" | ":protocol" => head.is_upgrade = true,
                 _ => {}
             }

@@ -3,22 +3,22 @@
 use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
 use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{self, Asked, Plan, RequestView, ResponseHeaders, Strategy, Trace};
-use crate::state::{Endpoint, Snapshot, Ticket};
+use crate::routing::{Asked, Choice, Plan};
+use crate::state::Ticket;
 
+use super::answer::Observed;
 use super::body::Body;
-use super::core::Hold;
-use super::{BodyOutlook, Completeness, Core, Dispatch, LocalReply, RequestHead, Step, UpstreamReport};
+use super::choosing;
+use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step};
 
 /// Bytes of JSON that make a token, roughly: English text has 4.
 const BYTES_PER_TOKEN: usize = 4;
 /// When to come back after a 503 that discovery or a restart will mend.
-const RETRY_AFTER_S: u32 = 2;
+pub(super) const RETRY_AFTER_S: u32 = 2;
 
 /// Whether our choice steers the request or is only made to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,29 +27,33 @@ pub(crate) enum Steering {
     Real,
     /// The front end only observes: nothing is counted in anywhere.
     Shadow,
+    /// Nobody sent it; it is only to be explained.
+    Dry,
 }
 
 /// A request that was sent on.
 #[derive(Debug)]
-struct Booking {
-    plan: Plan,
-    strategy: Strategy,
-    sent: Moment,
-    ticket: Option<Ticket>,
+pub(super) struct Booking {
+    pub(super) plan: Plan,
+    pub(super) choice: Choice,
+    pub(super) sent: Moment,
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
 #[derive(Debug)]
 pub struct Exchange {
-    core: Arc<Core>,
-    steering: Steering,
-    head: RequestHead,
+    pub(super) core: Arc<Core>,
+    pub(super) steering: Steering,
+    pub(super) head: RequestHead,
     body: Body,
-    asked: Asked,
-    seed: u64,
-    booking: Option<Booking>,
-    answered_at: Option<Moment>,
-    complete: bool,
+    pub(super) asked: Asked,
+    pub(super) seed: u64,
+    pub(super) booking: Option<Booking>,
+    pub(super) explanation: Option<Arc<Explanation>>,
+    pub(super) observed: Option<Observed>,
+    pub(super) answered_at: Option<Moment>,
+    pub(super) complete: bool,
 }
 
 impl Exchange {
@@ -64,6 +68,8 @@ impl Exchange {
             body,
             asked: Asked::default(),
             booking: None,
+            explanation: None,
+            observed: None,
             answered_at: None,
             complete: false,
         }
@@ -107,7 +113,9 @@ impl Exchange {
                 self.refuse(ApiError::path_not_found(self.head.path.as_deref().unwrap_or_default()))
             }
             (None, UnknownPaths::Pass) => {
-                self.core.metrics.passed_through();
+                if self.steering != Steering::Dry {
+                    self.core.metrics.passed_through();
+                }
                 Step::Pass
             }
         }
@@ -121,9 +129,7 @@ impl Exchange {
     }
 
     fn unknown_strategy(&self) -> Option<ApiError> {
-        let name = self.head.strategy.as_deref()?;
-        let known = self.core.strategies.named(name).is_some();
-        (!known).then(|| ApiError::unknown_strategy(name, routing::names()))
+        self.core.strategies.check_wish(self.head.wish(), false).err().map(choosing::refusal)
     }
 
     fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {
@@ -218,6 +224,7 @@ impl Exchange {
                 prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
                 output_tokens: output.saturating_mul(head.n.unwrap_or(1).max(1)),
             },
+            max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             streams: head.stream,
             user: own(&head.user),
             session_id: own(&head.session_id),
@@ -232,68 +239,9 @@ impl Exchange {
         self.decide()
     }
 
-    /// Routes again after a wait.
-    pub fn resume(&mut self) -> Step {
-        self.decide()
-    }
-
-    /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
-    pub fn give_up_waiting(&mut self) -> Step {
-        let core = Arc::clone(&self.core);
-        let snapshot = core.reader.load();
-        let view = self.view(&snapshot);
-        core.metrics.degraded_decision();
-        match routing::least_loaded(&view, serving(&snapshot, &self.asked.model), core.policy.list) {
-            Some(plan) => self.send(plan, core.strategies.last_resort().clone()),
-            None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
-        }
-    }
-
-    fn view<'a>(&'a self, snapshot: &'a Snapshot) -> RequestView<'a> {
-        let stale_after = self.core.policy.stale_after;
-        let adapter_of = snapshot.model(&self.asked.model).and_then(|view| view.parent.as_deref());
-        RequestView { asked: &self.asked, adapter_of, now: self.core.clock.now(), seed: self.seed, stale_after }
-    }
-
-    /// Chooses among those that serve the model; among all if none is named.
-    fn decide(&mut self) -> Step {
-        let core = Arc::clone(&self.core);
-        let started = Instant::now();
-        let snapshot = core.reader.load();
-        let strategy = self.strategy(&core);
-        let (view, model) = (self.view(&snapshot), &*self.asked.model);
-        let endpoints = serving(&snapshot, model);
-        match routing::decide(&*strategy.router, &view, endpoints, core.policy.list, &mut Trace::off()) {
-            None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
-                self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S))
-            }
-            None => self.refuse(ApiError::model_not_found(model)),
-            Some(Err(wait)) => Step::Wait(wait),
-            Some(Ok(plan)) => {
-                core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
-                self.send(plan, strategy.clone())
-            }
-        }
-    }
-
-    fn strategy<'c>(&self, core: &'c Core) -> &'c Strategy {
-        let named = self.head.strategy.as_deref().and_then(|name| core.strategies.named(name));
-        named.unwrap_or_else(|| core.strategies.default_strategy())
-    }
-
-    fn send(&mut self, plan: Plan, strategy: Strategy) -> Step {
-        let sent = self.core.clock.now();
-        let ticket = (self.steering == Steering::Real).then(|| {
-            plan.first().live.health.begin_trial(sent, self.core.policy.cooldown.base);
-            Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
-        });
-        self.booking = Some(Booking { plan, strategy, sent, ticket });
-        Step::Send
-    }
-
     /// The decision, once it is made.
     pub fn dispatch(&self) -> Option<Dispatch<'_>> {
-        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.strategy.name })
+        self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.choice.strategy.name })
     }
 
     /// The body's pieces as they came, for a front end that has to send them back.
@@ -304,64 +252,6 @@ impl Exchange {
     /// The front end holds nothing of the body any longer.
     pub fn release_body(&mut self) {
         self.body.release();
-    }
-
-    /// Takes the response headers: learns who served, and gives the headers to add for the client.
-    pub fn response_head(&mut self, report: UpstreamReport) -> ResponseHeaders {
-        let Some(mut booking) = self.booking.take() else { return Vec::new() };
-        let now = self.core.clock.now();
-        self.answered_at = Some(now);
-        self.core.metrics.response(report.status);
-        let verdict = report.judge(booking.plan.endpoints(), &self.core.reader);
-        if self.steering == Steering::Real {
-            for (endpoint, failure) in &verdict.failed {
-                let jitter = fastrand::Rng::with_seed(self.seed).f64();
-                let pause =
-                    endpoint.live.health.report_failure(*failure, booking.sent, now, self.core.policy.cooldown, jitter);
-                self.core.events.endpoint_failed(endpoint, *failure, pause, now);
-            }
-            if let Some(served) = verdict.served.as_ref().filter(|_| verdict.alive)
-                && served.live.health.report_answer(booking.sent)
-            {
-                self.core.events.endpoint_back(served, now);
-            }
-        }
-        if let (Some(served), Some(ticket)) = (&verdict.served, &mut booking.ticket) {
-            if served.id != ticket.endpoint().id {
-                self.core.metrics.failover();
-            }
-            ticket.rebook(Arc::clone(served));
-        }
-        let served = verdict.served.as_ref().unwrap_or(booking.plan.first());
-        let headers = self.client_headers(served, &booking.strategy);
-        self.booking = Some(booking);
-        headers
-    }
-
-    fn client_headers(&self, served: &Endpoint, strategy: &Strategy) -> ResponseHeaders {
-        let mut headers =
-            if self.core.policy.response_headers { self.notes(served, &strategy.name) } else { Vec::new() };
-        let snapshot = self.core.reader.load();
-        strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
-        headers
-    }
-
-    fn notes(&self, served: &Endpoint, strategy: &str) -> ResponseHeaders {
-        let id = self.head.request_id.as_deref().map_or_else(|| format!("{:016x}", self.seed), str::to_owned);
-        vec![
-            ("request-id", Cow::Owned(id)),
-            ("routing-strategy", Cow::Owned(strategy.to_owned())),
-            ("target-pod", Cow::Owned(served.spec.name.clone())),
-            ("target-pod-ip", Cow::Owned(served.address_text().to_owned())),
-        ]
-    }
-
-    /// The last of the response was seen: the exchange is complete and its place is free.
-    pub fn response_end(&mut self) {
-        self.complete = true;
-        if let Some(booking) = &mut self.booking {
-            booking.ticket = None;
-        }
     }
 
     fn list_models(&self) -> Step {
@@ -378,7 +268,7 @@ impl Exchange {
         }
     }
 
-    fn refuse(&self, error: ApiError) -> Step {
+    pub(super) fn refuse(&self, error: ApiError) -> Step {
         Step::Answer(self.refusal(error))
     }
 
@@ -394,32 +284,11 @@ impl Exchange {
 
     /// Counts a refusal and makes its answer.
     pub fn refusal(&self, error: ApiError) -> LocalReply {
-        self.core.metrics.refusal(error.reason);
+        if self.steering != Steering::Dry {
+            self.core.metrics.refusal(error.reason);
+        }
         error.into()
     }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let Some(booking) = self.booking.as_ref().filter(|_| self.steering == Steering::Real) else { return };
-        let last_heard = match self.answered_at {
-            None => {
-                self.core.metrics.aborted();
-                booking.sent
-            }
-            Some(answered_at) if self.asked.streams && !self.complete => answered_at,
-            Some(_) => return,
-        };
-        match self.core.note_end(last_heard, self.core.clock.now()) {
-            Hold::Unsuspicious => {}
-            Hold::AskFromNow => self.core.events.streams_not_held(),
-            Hold::Refused => self.core.events.early_stream_end(),
-        }
-    }
-}
-
-fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
-    if model.is_empty() { snapshot.endpoints() } else { snapshot.serving(model) }
 }
 
 /// A request names its model, but for the engine-specific call that does not.

@@ -4,16 +4,26 @@
 //! it is synchronous; what must wait is a [`Wait`](crate::routing::Wait) that the front end watches. Dropping the
 //! exchange, at any point, settles it.
 
+mod answer;
 mod body;
+mod choosing;
 mod core;
+mod decision;
+mod dry_run;
+mod explanation;
 mod head;
 mod machine;
+mod ring;
 mod step;
 mod upstream;
+mod watch;
 
 pub use body::Completeness;
 pub use core::{Core, Policy};
+pub use dry_run::explain;
+pub use explanation::{Answer, Candidate, Explanation, HEADER_BYTES_MAX, MeasuredLine, Outcome, ScoreLine};
 pub use head::{RequestHead, STEERING_HEADERS};
 pub use machine::Exchange;
+pub use ring::DecisionRing;
 pub use step::{BodyOutlook, Dispatch, LocalReply, Step};
-pub use upstream::UpstreamReport;
+pub use upstream::{Content, UpstreamReport};

@@ -34,6 +34,36 @@ pub struct UpstreamReport {
     pub flags: Option<u64>,
     /// The proxy noted how long the engine took (`x-envoy-upstream-service-time`), so it is the engine's answer.
     pub timed: bool,
+    /// What the answer's body is.
+    pub content: Content,
+}
+
+/// What an answer's body is, as far as we can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// Server-sent events.
+    Events,
+    /// One JSON text.
+    Json,
+    /// Something else, compressed perhaps.
+    #[default]
+    Opaque,
+}
+
+impl Content {
+    /// By the headers `content-type` and `content-encoding`.
+    pub fn read(content_type: &[u8], content_encoding: &[u8]) -> Self {
+        let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if !(content_encoding.is_empty() || content_encoding.eq_ignore_ascii_case(b"identity")) {
+            Self::Opaque
+        } else if kind.eq_ignore_ascii_case(b"text/event-stream") {
+            Self::Events
+        } else if kind.eq_ignore_ascii_case(b"application/json") {
+            Self::Json
+        } else {
+            Self::Opaque
+        }
+    }
 }
 
 /// What a report means for the endpoints.
@@ -136,7 +166,7 @@ mod tests {
 
     fn at(port: u16, attempts: u32, status: u16, flags: u64) -> UpstreamReport {
         let address = Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        UpstreamReport { status, address, attempts: Some(attempts), flags: Some(flags), timed: false }
+        UpstreamReport { status, address, attempts: Some(attempts), flags: Some(flags), ..UpstreamReport::default() }
     }
 
     #[test]

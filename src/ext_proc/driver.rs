@@ -14,7 +14,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::exchange::Core;
 use crate::telemetry::Metrics;
 
-use super::machine::{Flow, Machine, Settings, TimeLimit};
+use super::machine::{Flow, Machine, TimeLimit};
+use super::settings::Settings;
 
 /// The gRPC service. One per serving thread; all share the core.
 #[derive(Debug, Clone)]

@@ -15,47 +15,13 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
     processing_request::Request, processing_response::Response,
 };
 
-use crate::config::Config;
 use crate::exchange::{BodyOutlook, Completeness, Core, Dispatch, Exchange, LocalReply, RequestHead, Step};
 use crate::openai::{ApiError, BodyError};
 use crate::routing::Wait;
 
 use super::modes::{BodyMode, Modes};
+use super::settings::Settings;
 use super::{reading, replies};
-
-/// The part of the configuration that the protocol goes by.
-#[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the configuration")]
-pub struct Settings {
-    /// Set `target-pod`.
-    pub target_pod: bool,
-    /// Set `x-gateway-destination-endpoint`.
-    pub endpoint_header: bool,
-    /// Set the dynamic metadata.
-    pub metadata: bool,
-    /// Have Envoy choose the route anew.
-    pub clear_route_cache: bool,
-    /// Use mode overrides.
-    pub mode_override: bool,
-    /// How long a decision may wait.
-    pub decision_timeout: Duration,
-    /// How long a body may take where we hold it.
-    pub body_timeout: Duration,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        Self {
-            target_pod: config.destination.target_pod,
-            endpoint_header: config.destination.endpoint_header,
-            metadata: config.destination.metadata,
-            clear_route_cache: config.destination.clear_route_cache,
-            mode_override: config.envoy.mode_override,
-            decision_timeout: config.routing.decision_timeout,
-            body_timeout: config.limits.body_timeout,
-        }
-    }
-}
 
 /// How much of a `STREAMED` body is waited for. Envoy stops reading from the client at its buffer limit while the
 /// headers are unanswered, seen at 64 KiB with a limit of 32 KiB; what comes behind it is not looked at.
@@ -405,7 +371,11 @@ impl Machine {
     fn response_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
         let report = reading::upstream_report(message, headers.headers.as_ref());
         let notes = self.exchange.response_head(report);
-        self.push(replies::response_headers(notes));
+        let mut reply = replies::message(replies::response_headers(notes));
+        if self.settings.mode_override && !headers.end_of_stream && self.exchange.wants_response_body() {
+            reply.mode_override = self.modes.show_response();
+        }
+        self.out.push_back(reply);
         if headers.end_of_stream {
             self.exchange.response_end();
         }
@@ -416,6 +386,11 @@ impl Machine {
     }
 
     fn response_body(&mut self, body: HttpBody) {
+        if matches!(self.modes.response, BodyMode::Buffered | BodyMode::BufferedPartial) {
+            self.exchange.response_held(&body.body);
+        } else {
+            self.exchange.response_piece(&body.body);
+        }
         if body.end_of_stream {
             self.exchange.response_end();
         }

@@ -18,32 +18,33 @@ use crate::routing::{self, Candidates, Decision, RequestView, Resume, Router, St
 use crate::state::{Change, Registry, SourceId};
 use crate::telemetry::Metrics;
 
-use super::machine::{Flow, Machine, Settings};
+use super::machine::{Flow, Machine};
 use super::replies::PIECE_BYTES_MAX;
+use super::settings::Settings;
 
-const NONE: i32 = 0;
-const STREAMED: i32 = 1;
-const BUFFERED: i32 = 2;
+pub(super) const NONE: i32 = 0;
+pub(super) const STREAMED: i32 = 1;
+pub(super) const BUFFERED: i32 = 2;
 const PARTIAL: i32 = 3;
-const DUPLEX: i32 = 4;
+pub(super) const DUPLEX: i32 = 4;
 
-const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+pub(super) const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 
-struct Bench {
-    core: Arc<Core>,
-    settings: Arc<Settings>,
+pub(super) struct Bench {
+    pub(super) core: Arc<Core>,
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&Config::default())
     }
 
-    fn with(config: &Config) -> Self {
+    pub(super) fn with(config: &Config) -> Self {
         Self::deciding_by(StrategySet::build(&config.routing.algorithm).unwrap(), config)
     }
 
-    fn deciding_by(strategies: StrategySet, config: &Config) -> Self {
+    pub(super) fn deciding_by(strategies: StrategySet, config: &Config) -> Self {
         let mut registry = Registry::new();
         let spec = |port: u16| EndpointSpec {
             models: vec![crate::domain::ModelSpec { name: "m".into(), adapters: vec![] }],
@@ -55,21 +56,21 @@ impl Bench {
         Self { core: Arc::new(core), settings: Arc::new(Settings::from(config)) }
     }
 
-    fn machine(&self) -> Machine {
+    pub(super) fn machine(&self) -> Machine {
         Machine::new(Arc::clone(&self.core), Arc::clone(&self.settings))
     }
 
-    fn in_flight(&self) -> u32 {
+    pub(super) fn in_flight(&self) -> u32 {
         self.core.reader.load().endpoints().iter().map(|endpoint| endpoint.live.ours.in_flight()).sum()
     }
 }
 
-fn message(mode: i32, request: Request) -> ProcessingRequest {
+pub(super) fn message(mode: i32, request: Request) -> ProcessingRequest {
     let protocol_config = Some(ProtocolConfiguration { request_body_mode: mode, ..Default::default() });
     ProcessingRequest { protocol_config, request: Some(request), ..Default::default() }
 }
 
-fn headers_of(pairs: &[(&str, &str)], end_of_stream: bool) -> HttpHeaders {
+pub(super) fn headers_of(pairs: &[(&str, &str)], end_of_stream: bool) -> HttpHeaders {
     let header = |(key, value): &(&str, &str)| HeaderValue {
         key: (*key).to_owned(),
         raw_value: value.as_bytes().to_vec(),
@@ -79,13 +80,13 @@ fn headers_of(pairs: &[(&str, &str)], end_of_stream: bool) -> HttpHeaders {
     HttpHeaders { headers: Some(map), end_of_stream, ..Default::default() }
 }
 
-fn post(mode: i32, extra: &[(&str, &str)]) -> ProcessingRequest {
+pub(super) fn post(mode: i32, extra: &[(&str, &str)]) -> ProcessingRequest {
     let mut pairs = vec![(":method", "POST"), (":path", "/v1/chat/completions"), ("content-type", "application/json")];
     pairs.extend_from_slice(extra);
     message(mode, Request::RequestHeaders(headers_of(&pairs, false)))
 }
 
-fn body(mode: i32, bytes: &[u8], end_of_stream: bool) -> ProcessingRequest {
+pub(super) fn body(mode: i32, bytes: &[u8], end_of_stream: bool) -> ProcessingRequest {
     message(mode, Request::RequestBody(HttpBody { body: bytes.to_vec(), end_of_stream, ..Default::default() }))
 }
 
@@ -93,17 +94,17 @@ fn trailers(mode: i32) -> ProcessingRequest {
     message(mode, Request::RequestTrailers(HttpTrailers::default()))
 }
 
-fn answer(status: &str) -> ProcessingRequest {
+pub(super) fn answer(status: &str) -> ProcessingRequest {
     message(BUFFERED, Request::ResponseHeaders(headers_of(&[(":status", status)], false)))
 }
 
-fn say(machine: &mut Machine, message: ProcessingRequest) -> Vec<ProcessingResponse> {
+pub(super) fn say(machine: &mut Machine, message: ProcessingRequest) -> Vec<ProcessingResponse> {
     machine.on_message(message);
     std::iter::from_fn(|| machine.next_reply()).collect()
 }
 
 /// One word for each reply, with what matters of it.
-fn words(replies: &[ProcessingResponse]) -> Vec<String> {
+pub(super) fn words(replies: &[ProcessingResponse]) -> Vec<String> {
     replies.iter().map(word).collect()
 }
 

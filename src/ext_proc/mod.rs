@@ -6,6 +6,8 @@
 mod driver;
 mod listener;
 
+#[cfg(test)]
+mod answer_tests;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
@@ -13,9 +15,11 @@ mod modes;
 mod reading;
 mod replies;
 mod server;
+mod settings;
 
-pub use machine::{Flow, Machine, Settings};
+pub use machine::{Flow, Machine};
 pub use server::{Server, ServerOptions};
+pub use settings::Settings;
 
 /// Names that gRPC health is answered for: everything, the service, and what the endpoint-picker
 /// conformance manifests probe.

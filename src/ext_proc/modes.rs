@@ -78,11 +78,21 @@ impl Modes {
     /// An override that keeps our stream open to the end of the exchange. An override replaces the body modes as
     /// well, so they are repeated, the request's as `request`. `None` where Envoy would ignore it.
     pub(super) fn hold_stream(self, request: BodyMode) -> Option<ProcessingMode> {
+        self.keep_open(request, self.response)
+    }
+
+    /// An override, in the answer to the response headers, that shows us the response body in pieces. `None` where it
+    /// is shown anyhow, or where Envoy would ignore it.
+    pub(super) fn show_response(self) -> Option<ProcessingMode> {
+        if self.response == BodyMode::None { self.keep_open(self.request, BodyMode::Streamed) } else { None }
+    }
+
+    fn keep_open(self, request: BodyMode, response: BodyMode) -> Option<ProcessingMode> {
         (self.told && self.request != BodyMode::Duplex && !self.body_before_answer).then(|| ProcessingMode {
             request_header_mode: HeaderSendMode::Default.into(),
             response_header_mode: HeaderSendMode::Send.into(),
             request_body_mode: request.to_wire(),
-            response_body_mode: self.response.to_wire(),
+            response_body_mode: response.to_wire(),
             request_trailer_mode: HeaderSendMode::Skip.into(),
             response_trailer_mode: HeaderSendMode::Send.into(),
         })

@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
-use crate::exchange::UpstreamReport;
+use crate::exchange::{Content, UpstreamReport};
 
 /// Where Envoy puts the attributes of this filter.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
@@ -25,10 +25,13 @@ fn value(header: &HeaderValue) -> &[u8] {
 /// What came with the response headers: status, and the attributes and metadata that tell of the attempts.
 pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMap>) -> UpstreamReport {
     let mut report = UpstreamReport::default();
+    let (mut content_type, mut content_encoding): (&[u8], &[u8]) = (&[], &[]);
     for (name, value) in headers(map) {
         match name {
             ":status" => report.status = std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0),
             "x-envoy-upstream-service-time" => report.timed = true,
+            "content-type" => content_type = value,
+            "content-encoding" => content_encoding = value,
             _ => {}
         }
     }
@@ -43,6 +46,7 @@ pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMa
         address: text("upstream.address").and_then(|text| text.parse::<SocketAddr>().ok()).or_else(served),
         attempts: number("upstream.request_attempt_count").map(|count| count as u32),
         flags: number("response.flags"),
+        content: Content::read(content_type, content_encoding),
         ..report
     }
 }

@@ -15,7 +15,7 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
 use crate::exchange::{Dispatch, LocalReply};
 
-use super::machine::Settings;
+use super::settings::Settings;
 
 /// Header and metadata key of the endpoint-picker protocol.
 const ENDPOINT: &str = "x-gateway-destination-endpoint";

@@ -21,7 +21,7 @@ use crate::exchange::Core;
 
 use super::driver::Service;
 use super::listener::{Connection, Handed, Listener, Outlet};
-use super::machine::Settings;
+use super::settings::Settings;
 
 /// Streams that clients may reset before we accepted them. The default of h2 (20) drops the whole connection of an
 /// Envoy, and every innocent request on it, when a burst of clients vanishes.

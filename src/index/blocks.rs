@@ -35,11 +35,8 @@ impl Blocks {
     /// Adds a holder. False if there is no memory for it.
     pub(super) fn add(&self, hash: u64, slot: u16, account: &Account) -> bool {
         let mut table = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(set) = table.get_mut(hash) {
-            return set.insert(slot, account);
-        }
-        let mut set = EndpointSet::default();
-        set.insert(slot, account) && table.insert(hash, set, account)
+        // A set takes its first endpoints without memory, so none stays empty.
+        table.get_or_default(hash, account).is_some_and(|set| set.insert(slot, account))
     }
 
     /// Removes a holder, and the block with its last one.

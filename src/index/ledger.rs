@@ -146,12 +146,11 @@ impl Ledger {
     /// One more expects a run, or it is known to be there. What is there never becomes pending again.
     fn claim(&mut self, id: RunId, claim: Option<u64>) {
         let Some(run) = self.runs.get_mut(id).filter(|run| run.is_pending()) else { return };
-        match claim {
-            Some(_) => run.claims += 1,
-            None => {
-                run.claims = 0;
-                self.pending -= 1;
-            }
+        if claim.is_some() {
+            run.claims += 1;
+        } else {
+            run.claims = 0;
+            self.pending -= 1;
         }
     }
 

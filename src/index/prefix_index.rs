@@ -34,8 +34,8 @@ impl Default for Settings {
             bytes_max: 256 << 20,
             // 1,000,000 tokens.
             endpoint_blocks: 16_384,
-            pending_life: Duration::from_secs(60),
-            idle_life: Duration::from_secs(3600),
+            pending_life: Duration::from_mins(1),
+            idle_life: Duration::from_hours(1),
         }
     }
 }
@@ -148,10 +148,9 @@ impl PrefixIndex {
     }
 
     /// The engine failed: what nobody else expects there is dropped.
-    pub fn withdraw(&self, id: EndpointId, chain: &Chain, claim: Claim) {
+    pub fn withdraw(&self, id: EndpointId, chain: &Chain, Claim(claim): Claim) {
         if let Some(mut ledger) = self.open(id) {
-            let Claim(number) = claim;
-            ledger.withdraw(chain.hashes(), number, self.place(id.slot));
+            ledger.withdraw(chain.hashes(), claim, self.place(id.slot));
             self.note_oldest(id.slot, &ledger);
         }
     }

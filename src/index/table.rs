@@ -63,6 +63,14 @@ impl<V> Table<V> {
         room
     }
 
+    /// The value of a key, a new one if it was not in. `None` if there is no memory for that.
+    pub(super) fn get_or_default(&mut self, hash: u64, account: &Account) -> Option<&mut V>
+    where
+        V: Default,
+    {
+        if self.make_room(account) { Some(self.map.entry(hash).or_default()) } else { self.map.get_mut(&hash) }
+    }
+
     pub(super) fn remove(&mut self, hash: u64) -> Option<V> {
         self.map.remove(&hash)
     }

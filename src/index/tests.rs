@@ -99,27 +99,37 @@ fn play(index: &PrefixIndex, mut naive: Option<&mut Naive>, steps: Vec<Step>, mu
             Step::Pend(slot, blocks) => {
                 let chain = chain(&blocks);
                 claims += 1;
-                naive.iter_mut().for_each(|naive| naive.note(slot, &chain, Some(claims)));
+                if let Some(naive) = naive.as_mut() {
+                    naive.note(slot, &chain, Some(claims));
+                }
                 open.push((slot, index.pend(id(slot), &chain, now), claims, chain));
             }
             Step::Commit(slot, blocks) => {
                 index.commit(id(slot), &chain(&blocks), now);
-                naive.iter_mut().for_each(|naive| naive.note(slot, &chain(&blocks), None));
+                if let Some(naive) = naive.as_mut() {
+                    naive.note(slot, &chain(&blocks), None);
+                }
             }
             Step::Settle(which, well) if !open.is_empty() => {
                 let (slot, claim, own, chain) = open.swap_remove(which % open.len());
                 if well {
                     index.commit(id(slot), &chain, now);
-                    naive.iter_mut().for_each(|naive| naive.note(slot, &chain, None));
+                    if let Some(naive) = naive.as_mut() {
+                        naive.note(slot, &chain, None);
+                    }
                 } else {
                     index.withdraw(id(slot), &chain, claim);
-                    naive.iter_mut().for_each(|naive| naive.withdraw(slot, &chain, own));
+                    if let Some(naive) = naive.as_mut() {
+                        naive.withdraw(slot, &chain, own);
+                    }
                 }
             }
             Step::Settle(..) => {}
             Step::Clear(slot) => {
                 index.clear(id(slot));
-                naive.iter_mut().for_each(|naive| drop(naive.0.remove(&slot)));
+                if let Some(naive) = naive.as_mut() {
+                    naive.0.remove(&slot);
+                }
             }
         }
         after(naive.as_deref());

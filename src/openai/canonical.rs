@@ -48,12 +48,12 @@ const TEXT_TYPES: [&str; 3] = ["text", "input_text", "output_text"];
 
 type Flow = ControlFlow<()>;
 
-/// Writes the tools, the preamble and the prompt of a request to `sink`, which may break off.
+/// Writes the tools, the preamble and the prompt of a request to `sink`, which may break off. Returns whether it
+/// took all.
 ///
 /// The JSON is taken to be valid, as a [`Head`]'s is; of anything else some bytes are written.
-pub fn write(head: &Head<'_>, sink: impl FnMut(&[u8]) -> Flow) {
-    let mut writer = Writer { text: &[], at: 0, sink };
-    let _: Flow = writer.head(head);
+pub fn write(head: &Head<'_>, sink: impl FnMut(&[u8]) -> Flow) -> bool {
+    Writer { text: &[], at: 0, sink }.head(head).is_continue()
 }
 
 struct Writer<'a, S> {
@@ -300,14 +300,9 @@ impl<'a, S: FnMut(&[u8]) -> Flow> Writer<'a, S> {
 
     /// Where the value of a member of the object at this place begins.
     fn member_ahead(&mut self, name: &str) -> Option<usize> {
-        let (start, mut found) = (self.at, None);
-        let _: Flow = self.each_member(|writer, key| {
-            if key == name {
-                found = Some(writer.at);
-                return Flow::Break(());
-            }
-            writer.skip()
-        });
+        let start = self.at;
+        let stops = |writer: &mut Self, key: &str| if key == name { Flow::Break(()) } else { writer.skip() };
+        let found = self.each_member(stops).is_break().then_some(self.at);
         self.at = start;
         found
     }
@@ -346,10 +341,11 @@ impl<'a, S: FnMut(&[u8]) -> Flow> Writer<'a, S> {
             return String::from_utf8_lossy(inner);
         }
         let mut plain = Vec::new();
-        let _: ControlFlow<(), usize> = unescape(self.text, at + 1, &mut |piece: &[u8]| {
+        let end = unescape(self.text, at + 1, &mut |piece: &[u8]| {
             plain.extend_from_slice(piece);
             Flow::Continue(())
         });
+        debug_assert!(end.is_continue(), "nobody broke off");
         Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
     }
 }

@@ -123,6 +123,19 @@ impl ApiError {
             .retry_after(retry_after_s)
     }
 
+    /// 503: the header `external-filter` cannot be read.
+    pub fn bad_label_filter(fault: &str) -> Self {
+        Self::new(503, "bad_label_filter", format!("the label selector in `external-filter` cannot be read: {fault}"))
+            .param("external-filter")
+            .header("x-error-routing", "true")
+    }
+
+    /// 503: no endpoint of `model` has the labels that the header `external-filter` asks for.
+    pub fn nobody_matches(model: &str, filter: &str) -> Self {
+        let message = format!("no endpoint of model `{}` matches `external-filter: {}`", shown(model), shown(filter));
+        Self::new(503, "no_matching_endpoints", message).param("external-filter").header("x-error-routing", "true")
+    }
+
     /// 503: there is no room for the request, here or in the engines.
     pub fn overloaded(retry_after_s: u32) -> Self {
         Self::new(503, "overloaded", "there is no room for this request, try again later")
@@ -141,6 +154,12 @@ impl ApiError {
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
         let message = format!("unknown routing strategy `{}`, known are: {known}", shown(name));
         Self::new(400, "unknown_strategy", message).param("routing-strategy").header("x-error-routing", "true")
+    }
+
+    /// 400: a text that should name strategies does not; `fault` says what is wrong with it.
+    pub fn invalid_strategy(fault: &str) -> Self {
+        let message = format!("incorrect routing strategy: {}", shown(fault));
+        Self::new(400, "invalid_strategy", message).param("routing-strategy").header("x-error-routing", "true")
     }
 
     /// 401: the bearer token is missing or wrong.

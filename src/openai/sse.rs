@@ -23,6 +23,9 @@ pub struct Progress {
     pub usage: Option<Usage>,
     /// Events with data, not counting `[DONE]`.
     pub events: u64,
+    /// Of these, those that can carry generated text: not the ones that only announce an answer, which some engines send
+    /// before they look at the prompt.
+    pub outputs: u64,
     /// Events that report an error.
     pub errors: u64,
     /// The engine said that the reply is complete: `[DONE]`, `message_stop`,
@@ -40,6 +43,10 @@ pub struct Scanner {
     lost_start: Option<Kind>,
     /// The `event:` line before the next data line said that the reply is over.
     closing: bool,
+    /// It said that the reply is only announced.
+    opening: bool,
+    /// The last event was counted as output.
+    counted_output: bool,
 }
 
 /// What a line is.
@@ -108,7 +115,8 @@ impl Scanner {
             Kind::Data => self.data(value(line, b"data:")),
             Kind::Event => {
                 let name = value(line, b"event:");
-                self.closing = std::str::from_utf8(name).is_ok_and(closes);
+                let name = std::str::from_utf8(name).unwrap_or_default();
+                (self.closing, self.opening) = (closes(name), opens(name));
             }
             Kind::Other => {}
         }
@@ -124,7 +132,10 @@ impl Scanner {
             return;
         }
         let Some(reply) = parse(payload) else { return };
-        self.progress.errors += u64::from(reply.is_error());
+        if reply.is_error() {
+            self.progress.errors += 1;
+            self.progress.outputs -= u64::from(self.counted_output);
+        }
         self.progress.finished |= reply.kind.as_deref().is_some_and(closes);
         reply.add_to(&mut self.progress.usage);
     }
@@ -139,7 +150,10 @@ impl Scanner {
 
     fn count_event(&mut self) {
         self.progress.events += 1;
-        self.progress.finished |= std::mem::take(&mut self.closing);
+        let closing = std::mem::take(&mut self.closing);
+        self.progress.finished |= closing;
+        self.counted_output = !(std::mem::take(&mut self.opening) || closing);
+        self.progress.outputs += u64::from(self.counted_output);
     }
 }
 
@@ -161,6 +175,24 @@ fn closes(event: &str) -> bool {
     matches!(event, "message_stop" | "response.completed" | "response.incomplete" | "response.failed")
 }
 
+/// Events of Anthropic's and the Responses API that come before the first token, or have none.
+fn opens(event: &str) -> bool {
+    matches!(
+        event,
+        "message_start"
+            | "content_block_start"
+            | "content_block_stop"
+            | "message_delta"
+            | "ping"
+            | "error"
+            | "response.created"
+            | "response.queued"
+            | "response.in_progress"
+            | "response.output_item.added"
+            | "response.content_part.added"
+    )
+}
+
 /// Whether an event can hold usage, an error or an end. Inside generated text the quotes would be
 /// escaped, so a model that talks about usage costs nothing.
 fn may_matter(payload: &[u8]) -> bool {
@@ -173,8 +205,8 @@ fn parse(payload: &[u8]) -> Option<Reply<'_>> {
     serde_json::from_str(std::str::from_utf8(payload).ok()?).ok()
 }
 
-/// The last usage object of a line whose start is gone.
-fn last_usage(end: &[u8]) -> Option<Counts> {
+/// The last usage object of a text whose start is gone.
+pub(super) fn last_usage(end: &[u8]) -> Option<Counts> {
     let at = memmem::rfind(end, br#""usage""#)?;
     let after = end.get(at + br#""usage""#.len()..)?.trim_ascii_start();
     let value = after.strip_prefix(b":")?;
@@ -225,6 +257,17 @@ mod tests {
         let end = scan([&stream[..]]);
         assert_eq!(end.usage, Some(usage(4, 6, 0)));
         assert_eq!((end.events, end.errors, end.finished), (2, 0, true));
+    }
+
+    #[test]
+    fn events_that_only_announce_an_answer_are_no_output() {
+        let stream = b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n\
+            event: response.output_text.delta\ndata: {\"delta\":\"a\"}\n\nevent: response.completed\ndata: {}\n\n\
+            data: {\"error\":{\"message\":\"x\"}}\n\n";
+        let end = scan([&stream[..]]);
+        assert_eq!((end.events, end.outputs, end.errors), (5, 1, 1));
+        // The role, two tokens, the reason for the end, and usage by itself.
+        assert_eq!(scan([VLLM]).outputs, 8);
     }
 
     #[test]

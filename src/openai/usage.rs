@@ -26,6 +26,13 @@ pub fn from_body(body: &[u8]) -> Option<Usage> {
     usage
 }
 
+/// The usage in the last bytes of a JSON reply whose start was dropped.
+pub fn from_end(end: &[u8]) -> Option<Usage> {
+    let mut usage = None;
+    super::sse::last_usage(end)?.add_to(&mut usage);
+    usage
+}
+
 /// The parts of a reply, or of one event of a streamed reply, that say how it went.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

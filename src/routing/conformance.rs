@@ -1,11 +1,13 @@
 //! What every registered strategy must hold to. A new one is covered the moment it is listed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, Moment, Work};
+use serde_json::json;
+
+use crate::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, Moment, StrategySpec, Work};
 use crate::state::{Endpoint, Ticket};
 
 use super::*;
@@ -29,20 +31,34 @@ pub(super) fn fleet(size: usize) -> Vec<Arc<Endpoint>> {
     fleet_of(&vec![1; size])
 }
 
-fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
+pub(super) fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
     match router.route(&view(seed), Candidates::all(fleet).unwrap(), &mut Trace::off()) {
         Decision::Send(endpoint) => endpoint,
         other => panic!("a strategy without a queue or conditions answered {other:?}"),
     }
 }
 
-fn built(registration: &Registration) -> Arc<dyn Router> {
-    (registration.build)(&Parameters::default()).unwrap().into_router()
+/// Every registered strategy, and beside them named ones and combinations of all that combine; built anew each time.
+fn built() -> Vec<Strategy> {
+    let specs: BTreeMap<String, StrategySpec> = serde_json::from_value(json!({
+        "drawn": { "scorers": [{ "use": "least-request" }, { "use": "power-of-two" }], "picker": "weighted-random" },
+        "two": { "scorers": [{ "use": "least-request", "weight": 3, "scale": 8 }], "picker": "best-of-two" },
+        "turns": { "use": "round-robin", "fallback": ["least-request"] },
+    }))
+    .unwrap();
+    let models = BTreeMap::new();
+    let given = Configured { algorithm: "least-request", header: true, strategies: &specs, models: &models };
+    let set = StrategySet::configured(given).unwrap();
+    let combinable: Vec<_> = names().into_iter().filter(|name| set.is_combinable(name)).collect();
+    let pairs = combinable.windows(2).map(|pair| format!("{}:3,{}", pair[0], pair[1]));
+    let combinations = pairs.chain([combinable.join(",")]).map(|text| set.resolve(&text).unwrap());
+    let single = set.names().into_iter().filter_map(|name| set.named(&name).cloned());
+    single.chain(combinations).collect()
 }
 
-fn for_each_strategy(test: impl Fn(&'static str, &dyn Router)) {
-    for registration in STRATEGIES {
-        test(registration.name, &*built(registration));
+fn for_each_strategy(test: impl Fn(&str, &dyn Router)) {
+    for strategy in built() {
+        test(&strategy.name, &*strategy.router);
     }
 }
 
@@ -90,13 +106,11 @@ fn equal_endpoints_share_the_load_evenly() {
 
 #[test]
 fn the_same_seeds_give_the_same_choices() {
-    for registration in STRATEGIES {
-        let fleet = fleet(5);
-        let run = || {
-            let router = built(registration);
-            (0..100).map(|seed| send(&*router, seed, &fleet).id).collect::<Vec<_>>()
-        };
-        assert_eq!(run(), run(), "{}", registration.name);
+    let fleet = fleet(5);
+    let run = |strategy: Strategy| (0..100).map(|seed| send(&*strategy.router, seed, &fleet).id).collect::<Vec<_>>();
+    for (one, other) in built().into_iter().zip(built()) {
+        let name = Arc::clone(&one.name);
+        assert_eq!(run(one), run(other), "{name}");
     }
 }
 
@@ -118,7 +132,7 @@ fn a_removed_endpoint_leaves_nothing_to_the_next_in_its_slot() {
 
 #[test]
 fn load_aware_strategies_avoid_the_busy_endpoint() {
-    for name in ["least-request", "power-of-two"] {
+    for name in ["least-request", "power-of-two", "least-request:2,power-of-two"] {
         let set = StrategySet::build(name).unwrap();
         let fleet = fleet(2);
         let _busy: Vec<_> =

@@ -39,11 +39,15 @@ pub fn decide(
     let all = Candidates::all(endpoints)?;
     let kept = eligible(request, endpoints);
     let candidates = kept.as_deref().and_then(|kept| all.only(kept)).unwrap_or(all);
+    if trace.is_on() && candidates.len() < endpoints.len() {
+        let dropped = endpoints.iter().filter(|endpoint| !NotAside.keeps(request, endpoint));
+        dropped.for_each(|endpoint| trace.left_out(endpoint, NotAside.name()));
+    }
     Some(match router.route(request, candidates, trace) {
         Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
         Decision::Wait(wait) => Err(wait),
         Decision::Pass(reason) => {
-            trace.note(|| format!("{reason}: the least loaded is taken"));
+            trace.passed(reason, "least-request");
             let first = Picker::Best.pick(request, candidates, &OpenRequests);
             Ok(complete(Arc::clone(first), request, endpoints, length))
         }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use crate::state::Endpoint;
 
-use super::RequestView;
+use super::{Holding, RequestView};
 
 /// Keeps or drops one candidate at a time. Where filters leave nobody, they are passed over: a filter states a
 /// preference, never a reason to refuse a request.
@@ -27,5 +27,19 @@ impl Filter for NotAside {
 
     fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
         !endpoint.live.health.is_aside(request.now)
+    }
+}
+
+/// Drops endpoints that neither hold the request's adapter nor have room for it.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterRoom;
+
+impl Filter for AdapterRoom {
+    fn name(&self) -> &'static str {
+        "adapter-room"
+    }
+
+    fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
+        Holding::of(request, endpoint) > Holding::NoRoom
     }
 }

@@ -4,16 +4,26 @@
 //! [`Scored`] composition of [`Filter`]s, a [`Scorer`] and a [`Picker`]. Around every strategy the framework
 //! ([`decide`]) leaves out endpoints that are put aside and completes the list that Envoy may fall back on.
 
+mod blend;
 mod candidates;
+mod chain;
+mod choice;
+mod combined;
 #[cfg(test)]
 mod conformance;
 mod decide;
 mod filter;
+mod grammar;
+mod named;
 mod picker;
+mod profiles;
 mod registration;
 mod request;
 mod scored;
-mod scorer;
+mod scorers;
+mod set;
+#[cfg(test)]
+mod set_tests;
 mod strategies;
 mod trace;
 mod wait;
@@ -25,14 +35,22 @@ use std::sync::Arc;
 use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
+pub use blend::Part;
 pub use candidates::Candidates;
+pub use choice::{Choice, Wish};
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{Filter, NotAside};
+pub use filter::{AdapterRoom, Filter, NotAside};
+pub use grammar::GrammarError;
 pub use picker::Picker;
+pub use profiles::{AnnotationError, parse_annotation};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
-pub use scorer::{OpenRequests, Prefer, Score, Scorer};
+pub use scorers::{
+    ActiveRequests, BusyTime, ExpectedLatency, FirstToken, Holding, KvCache, Levels, LoraAdapter, OpenRequests,
+    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Spill, Usage, UsageWeights, Utilization,
+};
+pub use set::{COMBINATION, ChoiceError, Configured, InvalidStrategies, Strategy, StrategySet, names};
 pub use strategies::STRATEGIES;
 pub use trace::{Record, ScoreRecord, Trace};
 pub use wait::{Resume, Wait};
@@ -68,83 +86,3 @@ pub trait Router: Send + Sync + Debug {
 
 /// Names and values of headers for the client.
 pub type ResponseHeaders = Vec<(&'static str, Cow<'static, str>)>;
-
-/// A strategy ready for use. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Strategy {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its place in [`STRATEGIES`], for arrays of metrics.
-    pub index: usize,
-    /// The strategy.
-    pub router: Arc<dyn Router>,
-}
-
-/// The strategies of this process, built once, and which of them is the default.
-#[derive(Debug)]
-pub struct StrategySet {
-    strategies: Vec<Strategy>,
-    default: usize,
-}
-
-/// A strategy name that is not registered.
-#[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is not a strategy; known are {known}", known = names().join(", "))]
-pub struct UnknownStrategy(pub String);
-
-/// Names of all registered strategies, in their order.
-pub fn names() -> Vec<&'static str> {
-    STRATEGIES.iter().map(|registration| registration.name).collect()
-}
-
-impl StrategySet {
-    /// Builds every registered strategy; `default` serves requests that name none.
-    ///
-    /// # Errors
-    /// If `default` is not registered, or a strategy cannot be built from its defaults.
-    pub fn build(default: &str) -> Result<Self, UnknownStrategy> {
-        let make = |(index, r): (usize, &Registration)| {
-            let built =
-                (r.build)(&Parameters::default()).map_err(|error| UnknownStrategy(format!("{}: {error}", r.name)))?;
-            Ok(Strategy { name: r.name.into(), index, router: built.into_router() })
-        };
-        let strategies = STRATEGIES.iter().enumerate().map(make).collect::<Result<Vec<_>, _>>()?;
-        let default =
-            strategies.iter().position(|s| &*s.name == default).ok_or_else(|| UnknownStrategy(default.to_owned()))?;
-        Ok(Self { strategies, default })
-    }
-
-    /// A set of one strategy, which need not be registered.
-    #[cfg(test)]
-    pub(crate) fn only(router: Arc<dyn Router>) -> Self {
-        Self { strategies: vec![Strategy { name: "only".into(), index: 0, router }], default: 0 }
-    }
-
-    /// The strategy of that name.
-    pub fn named(&self, name: &str) -> Option<&Strategy> {
-        self.strategies.iter().find(|strategy| &*strategy.name == name)
-    }
-
-    /// The default strategy.
-    #[expect(clippy::indexing_slicing, reason = "build() found the index in this very vector")]
-    pub fn default_strategy(&self) -> &Strategy {
-        &self.strategies[self.default]
-    }
-
-    /// What serves when a strategy could not decide in time: the least loaded endpoint.
-    pub fn last_resort(&self) -> &Strategy {
-        self.named("least-request").unwrap_or_else(|| self.default_strategy())
-    }
-
-    /// What all of them need together.
-    pub fn needs(&self) -> Needs {
-        self.strategies.iter().fold(Needs::default(), |needs, strategy| needs.with(strategy.router.needs()))
-    }
-
-    /// Tells every strategy that an endpoint left.
-    pub fn on_endpoint_removed(&self, id: EndpointId) {
-        for strategy in &self.strategies {
-            strategy.router.on_endpoint_removed(id);
-        }
-    }
-}

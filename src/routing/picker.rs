@@ -2,18 +2,31 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::state::Endpoint;
 
-use super::{Candidates, Prefer, RequestView, Scorer};
+use super::{Candidates, OpenRequests, Prefer, RequestView, Scorer};
 
-/// How a scored candidate is picked. Ties fall to the request's generator, never to the order of the list.
+/// How a scored candidate is picked.
+///
+/// Equal scores are decided by the open requests per weight, then by the request's generator, never by the order of the
+/// list. A candidate without a score is taken as average, in proportion to its open requests; where none has one, the
+/// open requests decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Picker {
     /// The best of all.
     Best,
+    /// The best of all, where what is worse by no more than so many percent counts as equal.
+    BestWithin(u16),
     /// The better of two drawn at random.
     BestOfTwo,
+    /// Drawn, each with a chance in proportion to its weighted sum; see [`Scored`](super::Scored).
+    WeightedRandom,
 }
+
+/// Keys of candidates, lowest is best.
+type Keys = SmallVec<[f64; 64]>;
 
 impl Picker {
     /// Picks one candidate by `scorer`.
@@ -24,23 +37,76 @@ impl Picker {
         scorer: &dyn Scorer,
     ) -> &'a Arc<Endpoint> {
         let mut rng = request.rng();
-        let key = |endpoint: &Endpoint| {
-            let value = scorer.score(request, endpoint).value;
-            match scorer.prefers() {
-                Prefer::Lower => value,
-                Prefer::Higher => -value,
-            }
-        };
-        match self {
-            Self::Best => lowest(candidates.iter(), key, &mut rng).unwrap_or_else(|| candidates.at(0)),
+        let percent = match self {
+            // Drawing needs the numbers on a common scale, which is for sums; by a single scorer the best is taken.
+            Self::Best | Self::WeightedRandom => 0,
+            Self::BestWithin(percent) => percent,
             Self::BestOfTwo => {
                 let first = rng.usize(..candidates.len());
                 let other = first + 1 + rng.usize(..candidates.len().max(2) - 1);
-                let (first, other) = (candidates.at(first), candidates.at(other));
-                if key(other) < key(first) { other } else { first }
+                let both = [Arc::clone(candidates.at(first)), Arc::clone(candidates.at(other))];
+                let Some(two) = Candidates::all(&both) else { return candidates.at(first) };
+                let keys = keys(request, two, scorer);
+                return candidates.at(if keys.get(1) < keys.first() { other } else { first });
             }
+        };
+        let keys = keys(request, candidates, scorer);
+        let best = keys.iter().copied().fold(f64::INFINITY, f64::min);
+        let limit = best + best.abs() * f64::from(percent) / 100.0;
+        let equals = || candidates.iter().zip(&keys).filter(|(_, key)| **key <= limit).map(|(endpoint, _)| endpoint);
+        let load = |endpoint: &Endpoint| {
+            if percent == 0 && !scorer.ties_to_open_requests() { 0.0 } else { open(request, endpoint) }
+        };
+        let mut few = equals();
+        match (few.next(), few.next()) {
+            (Some(only), None) => only,
+            _ => lowest(equals(), load, &mut rng).unwrap_or_else(|| candidates.at(0)),
         }
     }
+}
+
+/// The scores as keys of which the lowest is best, with the unknown ones filled in.
+fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scorer) -> Keys {
+    let sign = match scorer.prefers() {
+        Prefer::Lower => 1.0,
+        Prefer::Higher => -1.0,
+    };
+    let mut unknown = 0_usize;
+    let key = |endpoint: &Arc<Endpoint>| {
+        let score = scorer.score(request, endpoint);
+        debug_assert!(!score.value.is_nan(), "{} gave NaN for {}", scorer.name(), endpoint.address_text());
+        unknown += usize::from(!score.is_known());
+        if score.is_known() { sign * score.value } else { f64::INFINITY }
+    };
+    let mut keys: Keys = candidates.iter().map(key).collect();
+    if unknown > 0 {
+        fill_in(request, candidates, &mut keys, unknown);
+    }
+    keys
+}
+
+/// Gives candidates without a key the mean of the others', in proportion to the open requests: neither shunned, which
+/// would leave them without a score for good, nor flooded. Without any key, the open requests are the keys.
+#[cold]
+fn fill_in(request: &RequestView<'_>, candidates: Candidates<'_>, keys: &mut Keys, unknown: usize) {
+    let known = keys.len() - unknown;
+    let (mut sum, mut loads) = (0.0, 0.0);
+    for (endpoint, key) in candidates.iter().zip(keys.iter()).filter(|(_, key)| key.is_finite()) {
+        sum += key;
+        loads += open(request, endpoint);
+    }
+    for (endpoint, key) in candidates.iter().zip(keys.iter_mut()).filter(|(_, key)| !key.is_finite()) {
+        let load = open(request, endpoint);
+        *key = match known {
+            0 => load,
+            _ if sum >= 0.0 => sum / known as f64 * (load * known as f64 / loads),
+            _ => sum / known as f64 * (loads / (load * known as f64)),
+        };
+    }
+}
+
+fn open(request: &RequestView<'_>, endpoint: &Endpoint) -> f64 {
+    OpenRequests.score(request, endpoint).value
 }
 
 /// The endpoint with the lowest key; equal ones share the chance evenly.
@@ -53,7 +119,7 @@ pub(super) fn lowest<'a>(
     let mut equals = 1u32;
     for endpoint in endpoints {
         let value = key(endpoint);
-        debug_assert!(!value.is_nan(), "a scorer gave NaN for {}", endpoint.address_text());
+        debug_assert!(!value.is_nan(), "a key of {} is NaN", endpoint.address_text());
         match best {
             Some((_, lowest)) if value > lowest => {}
             #[expect(clippy::float_cmp, reason = "a tie is an equal number, not a near one")]

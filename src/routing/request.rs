@@ -13,6 +13,8 @@ pub struct Asked {
     pub model: Box<str>,
     /// Its size.
     pub work: Work,
+    /// Tokens to which it limits its answer.
+    pub max_tokens: Option<u32>,
     /// The answer is wanted as a stream.
     pub streams: bool,
     /// `user` of the body.

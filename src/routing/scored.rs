@@ -1,23 +1,31 @@
-//! A strategy made of filters, a scorer and a picker.
+//! A strategy made of filters, scorers and a picker.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::blend::{self, Part};
 use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 
-/// Filters, then scores, then picks. One idea, written once: most strategies are one of these.
-#[derive(Debug)]
+/// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
+/// combination of them. Clones share their scorers.
+#[derive(Debug, Clone)]
 pub struct Scored {
-    filters: Vec<Box<dyn Filter>>,
-    scorer: Box<dyn Scorer>,
+    filters: Vec<Arc<dyn Filter>>,
+    parts: SmallVec<[Part; 1]>,
     picker: Picker,
 }
 
 impl Scored {
     /// The best of all candidates by `scorer`.
     pub fn new(scorer: impl Scorer + 'static) -> Self {
-        Self { filters: Vec::new(), scorer: Box::new(scorer), picker: Picker::Best }
+        let part = Part { scorer: Arc::new(scorer), weight: 1.0, scale: None };
+        Self::blended([part], Picker::Best)
+    }
+
+    /// Picked by the weighted sum of several scorers; at least one.
+    pub fn blended(parts: impl IntoIterator<Item = Part>, picker: Picker) -> Self {
+        Self { filters: Vec::new(), parts: parts.into_iter().collect(), picker }
     }
 
     /// The same with another picker.
@@ -26,34 +34,72 @@ impl Scored {
         Self { picker, ..self }
     }
 
-    /// The same with one more filter before the scorer.
+    /// The same with one more filter before the scorers.
     #[must_use]
-    pub fn filtered_by(mut self, filter: impl Filter + 'static) -> Self {
-        self.filters.push(Box::new(filter));
+    pub fn filtered_by(self, filter: impl Filter + 'static) -> Self {
+        self.filtered_by_all([Arc::new(filter) as Arc<dyn Filter>])
+    }
+
+    /// The same with more filters before the scorers.
+    #[must_use]
+    pub fn filtered_by_all(mut self, filters: impl IntoIterator<Item = Arc<dyn Filter>>) -> Self {
+        self.filters.extend(filters);
         self
+    }
+
+    /// Its filters.
+    pub fn filters(&self) -> &[Arc<dyn Filter>] {
+        &self.filters
+    }
+
+    /// Its scorers with their shares of `weight`.
+    pub fn parts(&self, weight: f64) -> impl Iterator<Item = Part> {
+        let total: f64 = self.parts.iter().map(|part| part.weight).sum();
+        self.parts.iter().map(move |part| Part { weight: part.weight * weight / total, ..part.clone() })
+    }
+
+    fn pick(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
+        let chosen = match self.parts.as_slice() {
+            [only] if self.picker != Picker::WeightedRandom => {
+                if trace.is_on() {
+                    for endpoint in candidates.iter() {
+                        trace.scored(endpoint, &*only.scorer, only.scorer.score(request, endpoint), None);
+                    }
+                }
+                self.picker.pick(request, candidates, &*only.scorer)
+            }
+            parts => {
+                let totals = blend::totals(parts, request, candidates, trace);
+                candidates.at(blend::pick(&totals, self.picker, &mut request.rng()))
+            }
+        };
+        Decision::Send(Arc::clone(chosen))
     }
 }
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        Needs::gauges(self.scorer.gauges())
+        Needs::gauges(self.parts.iter().fold(Default::default(), |all, part| part.scorer.gauges().with(all)))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
-        if trace.is_on() {
-            for endpoint in candidates.iter() {
-                trace.scored(endpoint, &*self.scorer, self.scorer.score(request, endpoint), None);
+        if self.filters.is_empty() {
+            return self.pick(request, candidates, trace);
+        }
+        let drops = |endpoint: &_| self.filters.iter().find(|filter| !filter.keeps(request, endpoint));
+        let mut kept: SmallVec<[_; 64]> = SmallVec::new();
+        for endpoint in candidates.iter() {
+            match drops(endpoint) {
+                None => kept.push(Arc::clone(endpoint)),
+                Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        if self.filters.is_empty() {
-            return Decision::Send(Arc::clone(self.picker.pick(request, candidates, &*self.scorer)));
+        match Candidates::all(&kept) {
+            Some(kept) => self.pick(request, kept, trace),
+            None => {
+                trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
+                self.pick(request, candidates, trace)
+            }
         }
-        let keeps = |endpoint: &_| self.filters.iter().all(|filter| filter.keeps(request, endpoint));
-        let kept: SmallVec<[_; 64]> = candidates.iter().filter(|e| keeps(e)).cloned().collect();
-        let chosen = match Candidates::all(&kept) {
-            Some(kept) => self.picker.pick(request, kept, &*self.scorer),
-            None => self.picker.pick(request, candidates, &*self.scorer),
-        };
-        Decision::Send(Arc::clone(chosen))
     }
 }

@@ -7,7 +7,10 @@ use super::{Score, Scorer};
 
 /// A decision's record, if somebody wants one.
 #[derive(Debug, Default)]
-pub struct Trace(Option<Box<Record>>);
+pub struct Trace {
+    record: Option<Box<Record>>,
+    passes: u32,
+}
 
 /// What a decision went by.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,29 +41,29 @@ pub struct ScoreRecord {
 impl Trace {
     /// Records nothing.
     pub fn off() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Records everything.
     pub fn on() -> Self {
-        Self(Some(Box::default()))
+        Self { record: Some(Box::default()), passes: 0 }
     }
 
     /// Whether anything is recorded.
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.record.is_some()
     }
 
     /// Notes that `endpoint` was left out.
     pub fn left_out(&mut self, endpoint: &Endpoint, by: &'static str) {
-        if let Some(record) = &mut self.0 {
+        if let Some(record) = &mut self.record {
             record.left_out.push((endpoint.id, by));
         }
     }
 
     /// Notes a number.
     pub fn scored(&mut self, endpoint: &Endpoint, scorer: &dyn Scorer, score: Score, share: Option<f64>) {
-        if let Some(record) = &mut self.0 {
+        if let Some(record) = &mut self.record {
             let (endpoint, scorer, unit) = (endpoint.id, scorer.name(), scorer.unit());
             record.scores.push(ScoreRecord { endpoint, scorer, unit, score, share });
         }
@@ -68,13 +71,24 @@ impl Trace {
 
     /// Notes something in words.
     pub fn note(&mut self, text: impl FnOnce() -> String) {
-        if let Some(record) = &mut self.0 {
+        if let Some(record) = &mut self.record {
             record.notes.push(text());
         }
     }
 
     /// The record.
     pub fn into_record(self) -> Option<Box<Record>> {
-        self.0
+        self.record
+    }
+
+    /// Notes that a strategy had nothing to go by, and who decides instead.
+    pub fn passed(&mut self, reason: &str, next: &str) {
+        self.passes += 1;
+        self.note(|| format!("{reason}: {next} decides"));
+    }
+
+    /// Whether some strategy had nothing to go by, so that another one decided. Counted also when nothing is recorded.
+    pub fn is_degraded(&self) -> bool {
+        self.passes > 0
     }
 }

@@ -97,10 +97,20 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts engines, Fairlead and Envoy; `settings` are added to Fairlead's configuration.
     pub(crate) async fn start(mode: Mode, net: Net, settings: &str) -> anyhow::Result<Self> {
+        Self::start_changed(mode, net, settings, |envoy| envoy).await
+    }
+
+    /// The same with a change to Envoy's configuration.
+    pub(crate) async fn start_changed(
+        mode: Mode,
+        net: Net,
+        settings: &str,
+        change: impl FnOnce(String) -> String,
+    ) -> anyhow::Result<Self> {
         let turn = ONE_AT_A_TIME.lock().await;
         let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
         let grpc = free_address()?;
-        let (config, envoy) = (fairlead_config(mode, grpc, settings), envoy_config(mode, net, grpc)?);
+        let (config, envoy) = (fairlead_config(mode, grpc, settings), change(envoy_config(mode, net, grpc)?));
         let ext_proc = ExtProc::Fairlead { binary: env!("CARGO_BIN_EXE_fairlead").into(), config };
         let builder = match mode {
             Mode::OriginalDst => StackBuilder::new(ext_proc, envoy),
@@ -151,6 +161,18 @@ impl Lab {
         body: impl Into<Bytes>,
     ) -> Answer {
         self.send(&self.stack.envoy_url(), method, path, headers, Full::new(body.into()).boxed()).await
+    }
+
+    /// The same to another place than Envoy.
+    pub(crate) async fn call_at(
+        &self,
+        base: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        self.send(base, method, path, headers, Full::new(body.into()).boxed()).await
     }
 
     /// A POST of JSON through Envoy.

@@ -129,6 +129,33 @@ impl Node {
         false
     }
 
+    /// Whether a fault was reported for something in the section `key`.
+    pub(super) fn has_broken(&self, key: &str) -> bool {
+        fn any(node: &Node) -> bool {
+            node.broken
+                || match &node.value {
+                    Value::Scalar(_) => false,
+                    Value::List(nodes) => nodes.iter().any(any),
+                    Value::Map(entries) => entries.iter().any(|entry| any(&entry.node)),
+                }
+        }
+        self.get(key).is_some_and(any)
+    }
+
+    /// Where the value at the end of `path` was given, and the path as people write it; of what was not written, where
+    /// that was given which it would be in.
+    pub(super) fn trace(&self, path: &[String]) -> (Origin, String) {
+        let (mut node, mut steps, mut origin) = (Some(self), Vec::new(), Origin::Default);
+        for part in path {
+            let is_list = matches!(node.map(|node| &node.value), Some(Value::List(_)));
+            let index = part.parse().ok().filter(|_| is_list);
+            steps.push(index.map_or_else(|| Step::Key(part.clone()), Step::Index));
+            node = node.zip(steps.last()).and_then(|(node, step)| node.child(step));
+            origin = node.map_or(origin, |node| node.origin.clone());
+        }
+        (origin, dotted(&steps))
+    }
+
     /// The elements of the list at `key` that reading did not pass over, with their positions as written.
     pub(super) fn elements(&self, key: &str) -> Vec<(usize, &Self)> {
         match self.get(key).map(|node| &node.value) {

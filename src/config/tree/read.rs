@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::{Entry, Node, Scalar, Step, Value};
-use crate::config::fault::hint;
+use crate::domain::hint;
 
 /// Why a node cannot be read.
 #[derive(Debug)]

@@ -5,7 +5,10 @@ use crate::routing::{About, Built, OpenRequests, Registration, Scored};
 pub(super) const REGISTRATION: Registration = Registration {
     name: "least-request",
     summary: "the endpoint with the fewest requests open, in proportion to its weight",
-    aliases: &[],
+    aliases: &[
+        ("least-busy", "LiteLLM: the deployment with the fewest ongoing calls"),
+        ("least-loaded", "LiteLLM set-ups: the provider with the fewest active requests"),
+    ],
     about: About {
         purpose: "Any traffic whose requests are of similar size: it adapts to endpoints of different speed by itself.",
         formula: "Lowest (open requests + 1) / weight. Open are ours in flight and other senders' as the engine counts \

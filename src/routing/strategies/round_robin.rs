@@ -15,7 +15,7 @@ use crate::state::{Endpoint, SlotTable};
 pub(super) const REGISTRATION: Registration = Registration {
     name: "round-robin",
     summary: "each endpoint in turn, in proportion to its weight, without bursts",
-    aliases: &[],
+    aliases: &[("roundrobin", "the vLLM production stack's `--routing-logic`")],
     about: About {
         purpose: "Requests of equal size on endpoints of known, different capacity.",
         formula: "The endpoint whose turn is due first; a turn comes every 1 / weight of a round.",

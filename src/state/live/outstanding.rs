@@ -19,6 +19,8 @@ pub struct Outstanding {
     prefill_tokens: AtomicU64,
     /// Prompt and expected output tokens of all requests in flight.
     tokens: AtomicU64,
+    /// Expected output tokens of all requests in flight.
+    output_tokens: AtomicU64,
     /// Since when something is in flight (microseconds); 0 when nothing is.
     busy_since: AtomicU64,
     /// Microseconds in which something was in flight, up to the last time that nothing was.
@@ -32,6 +34,7 @@ impl Default for Outstanding {
             sent: AtomicU64::default(),
             prefill_tokens: AtomicU64::default(),
             tokens: AtomicU64::default(),
+            output_tokens: AtomicU64::default(),
             busy_since: AtomicU64::default(),
             busy: Window::over(BUSY_WINDOW),
         }
@@ -59,6 +62,11 @@ impl Outstanding {
         self.tokens.load(Relaxed)
     }
 
+    /// Expected output tokens of all requests in flight.
+    pub fn output_tokens(&self) -> u64 {
+        self.output_tokens.load(Relaxed)
+    }
+
     /// Share of the last minute in which at least one request was in flight, 0 to 1: the union of the intervals.
     pub fn busy_share(&self, now: Moment) -> f64 {
         let [past] = self.busy.sums(now);
@@ -73,6 +81,7 @@ impl Outstanding {
         self.sent.fetch_add(1, Relaxed);
         self.prefill_tokens.fetch_add(u64::from(work.prompt_tokens), Relaxed);
         self.tokens.fetch_add(work.tokens(), Relaxed);
+        self.output_tokens.fetch_add(u64::from(work.output_tokens), Relaxed);
         if self.in_flight.fetch_add(1, Relaxed) == 0 {
             self.busy_since.store(now.as_micros(), Relaxed);
         }
@@ -83,6 +92,7 @@ impl Outstanding {
             self.prefilled(work);
         }
         self.tokens.fetch_sub(work.tokens(), Relaxed);
+        self.output_tokens.fetch_sub(u64::from(work.output_tokens), Relaxed);
         let before = self.in_flight.fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "an endpoint was left more often than entered");
         if before == 1 {
@@ -114,7 +124,7 @@ mod tests {
         ours.enter(WORK, at(1));
         ours.enter(WORK, at(1));
         ours.prefilled(WORK);
-        assert_eq!((ours.prefill_tokens(), ours.tokens()), (100, 220));
+        assert_eq!((ours.prefill_tokens(), ours.tokens(), ours.output_tokens()), (100, 220, 20));
         ours.leave(WORK, true, at(2));
         ours.leave(WORK, false, at(2));
         assert_eq!((ours.prefill_tokens(), ours.tokens(), ours.in_flight(), ours.sent()), (0, 0, 0, 2));

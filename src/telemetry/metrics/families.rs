@@ -46,16 +46,21 @@ macro_rules! families {
 families! {
     STREAMS_OPEN: Gauge "fairlead_streams_open" [] "ext_proc streams open now, one for each HTTP request";
     STREAMS: Counter "fairlead_streams_total" [] "ext_proc streams opened";
-    DECISIONS: Counter "fairlead_decisions_total" ["strategy"] "Endpoints chosen, by the strategy that chose";
+    DECISIONS: Counter "fairlead_decisions_total" ["strategy"]
+        "Endpoints chosen, by the strategy that chose; all combinations count as `combination`";
+    COMBINATIONS_BUILT: Counter "fairlead_combinations_built_total" []
+        "Combinations of strategies put together for requests; it keeps growing if clients write ever new ones";
     DECISION_SECONDS: Histogram "fairlead_decision_seconds" []
         "Time from a complete request to the choice of its endpoint, in seconds";
     DEGRADED_DECISIONS: Counter "fairlead_degraded_decisions_total" []
-        "Decisions that waited too long and fell to the least loaded endpoint";
+        "Decisions that another strategy made, because the one asked for waited too long or had nothing to go by";
     PASSED_THROUGH: Counter "fairlead_passed_through_total" []
         "Requests left to Envoy without a destination, because we do not route their path";
     REFUSALS: Counter "fairlead_refusals_total" ["reason"] "Requests that we answered ourselves with an error";
     RESPONSES: Counter "fairlead_responses_total" ["class"]
         "Responses seen on routed requests, by status class (`2xx`)";
+    RESPONSE_PIECES: Counter "fairlead_response_pieces_total" []
+        "Messages with pieces of response bodies; 0 where no strategy measures answers and Envoy shows none by itself";
     ABORTED: Counter "fairlead_aborted_total" []
         "Routed requests whose stream ended before response headers: the client left, or Envoy did";
     FAILOVERS: Counter "fairlead_failovers_total" [] "Requests served by another endpoint than the first one named";

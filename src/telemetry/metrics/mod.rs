@@ -26,6 +26,7 @@ use families::Declaration;
 use histogram::Seconds;
 use watched::Watched;
 
+type ByName = Family<[(&'static str, String); 1], Counter>;
 type ByLabel = Family<[(&'static str, &'static str); 1], Counter>;
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -44,6 +45,7 @@ pub struct Metrics {
     passed_through: Counter,
     refusals: ByLabel,
     responses: [Counter; CLASSES.len()],
+    response_pieces: Counter,
     aborted: Counter,
     failovers: Counter,
     early_stream_ends: Counter,
@@ -58,10 +60,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics with one decision counter for each strategy; [`Metrics::decision`] takes an index into `strategies`.
-    pub fn new(strategies: &[&'static str]) -> Arc<Self> {
+    pub fn new(strategies: &[&str]) -> Arc<Self> {
         let mut registry = Registry::default();
         let it = &mut registry;
-        let by_strategy: ByLabel = register(it, families::DECISIONS);
+        let by_strategy: ByName = register(it, families::DECISIONS);
         let by_class: ByLabel = register(it, families::RESPONSES);
         let by_failure: ByLabel = register(it, families::ENDPOINT_FAILURES);
         // A series that is there from the start shows its first increment; one that appears with it does not.
@@ -74,12 +76,13 @@ impl Metrics {
         Arc::new(Self {
             streams_open: register(it, families::STREAMS_OPEN),
             streams: register(it, families::STREAMS),
-            decisions: strategies.iter().map(|name| by_strategy.get_or_create_owned(&[("strategy", *name)])).collect(),
+            decisions: strategies.iter().map(|name| strategy_counter(&by_strategy, name)).collect(),
             decision_seconds: register(it, families::DECISION_SECONDS),
             degraded: register(it, families::DEGRADED_DECISIONS),
             passed_through: register(it, families::PASSED_THROUGH),
             refusals: register(it, families::REFUSALS),
             responses: CLASSES.map(|class| by_class.get_or_create_owned(&[("class", class)])),
+            response_pieces: register(it, families::RESPONSE_PIECES),
             aborted: register(it, families::ABORTED),
             failovers: register(it, families::FAILOVERS),
             early_stream_ends: register(it, families::EARLY_STREAM_ENDS),
@@ -135,6 +138,11 @@ impl Metrics {
         }
     }
 
+    /// A piece of a response body was shown to us.
+    pub fn response_piece(&self) {
+        self.response_pieces.inc();
+    }
+
     /// A routed request ended before response headers.
     pub fn aborted(&self) {
         self.aborted.inc();
@@ -188,6 +196,10 @@ impl Metrics {
         encode(&mut page, &self.registry).ok();
         page
     }
+}
+
+fn strategy_counter(family: &ByName, name: &str) -> Counter {
+    family.get_or_create_owned(&[("strategy", name.to_owned())])
 }
 
 fn register<M: Metric + Clone + Default>(registry: &mut Registry, family: Declaration) -> M {

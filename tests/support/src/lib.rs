@@ -10,11 +10,16 @@
 //! | [`noop`] | an `ext_proc` service that lets everything pass: the floor of benchmarks |
 //! | [`harness`] | engines, `ext_proc` service and Envoy as one stack for integration tests |
 //! | [`bench`] | what Fairlead costs beside the no-op service |
+//! | [`fleet`], [`scrape_cost`] | many endpoints with nothing but metrics, and what reading them costs |
+//! | [`compare`] | every strategy in turn against the same engines |
 //! | [`demo`] | the same stack for people, with a first burst of requests |
 
 pub mod bench;
+pub mod compare;
 pub mod demo;
 pub mod engine;
+pub mod fleet;
 pub mod harness;
 pub mod load;
 pub mod noop;
+pub mod scrape_cost;

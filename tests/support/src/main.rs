@@ -15,6 +15,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Fleet(fairlead_lab::fleet::FleetArgs),
+    ScrapeCost(fairlead_lab::scrape_cost::ScrapeCostArgs),
+    Compare(fairlead_lab::compare::CompareArgs),
     Engine(fairlead_lab::engine::cli::EngineArgs),
     Load(fairlead_lab::load::cli::LoadArgs),
     Noop(fairlead_lab::noop::NoopArgs),
@@ -39,6 +42,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Engine(arguments) => arguments.run(&mut out).await,
+            Command::Fleet(arguments) => arguments.run(&mut out).await,
+            Command::ScrapeCost(arguments) => Box::pin(arguments.run(&mut out)).await,
+            Command::Compare(arguments) => Box::pin(arguments.run(&mut out)).await,
             Command::Load(arguments) => arguments.run(&mut out).await,
             Command::Noop(arguments) => arguments.run(&mut out).await,
             Command::Bench(arguments) => Box::pin(arguments.run(&mut out)).await,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fairlead_lab::engine::{Engine, EngineHandle, EngineOptions, Fault, FaultCommand, Timing};
+use fairlead_lab::engine::{Dialect, Engine, EngineHandle, EngineOptions, Fault, FaultCommand, Timing};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -270,4 +270,100 @@ async fn engines_listen_on_ipv6_too() {
     assert!(engine.url().starts_with("http://[::1]:"));
     assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200);
     engine.stop().await;
+}
+
+#[tokio::test]
+async fn each_dialect_tells_running_and_waiting_at_its_own_path() {
+    let expected = [
+        (Dialect::Vllm, "/metrics", "vllm:kv_cache_usage_perc{"),
+        (Dialect::VllmOld, "/metrics", "vllm:gpu_cache_usage_perc{"),
+        (Dialect::Sglang, "/metrics", "sglang:num_running_reqs{"),
+        (Dialect::Trtllm, "/prometheus/metrics", "trtllm_num_requests_running{"),
+        (Dialect::Llamacpp, "/metrics", "llamacpp:requests_processing 0\n"),
+        (Dialect::Tgi, "/metrics", "tgi_batch_current_size 0.0\n"),
+        (Dialect::Xllm, "/metrics", "num_running_requests 0.0\n"),
+    ];
+    for (dialect, path, text) in expected {
+        let engine = Engine::start(EngineOptions { dialect, ..EngineOptions::default() }).await.unwrap();
+        let got = send(&http(), &format!("{}{path}", engine.url()), None).await.unwrap();
+        assert!(got.status == 200 && got.text.contains(text), "{dialect:?}");
+    }
+    let silent = Engine::start(EngineOptions { dialect: Dialect::None, ..EngineOptions::default() }).await.unwrap();
+    assert_eq!(send(&http(), &format!("{}/metrics", silent.url()), None).await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn a_request_goes_to_the_rank_that_it_names() {
+    let options = EngineOptions { ranks: 2, timing: Timing::quick(), ..EngineOptions::default() };
+    let engine = Engine::start(options).await.unwrap();
+    let request = http::Request::post(format!("{}/v1/chat/completions", engine.url()))
+        .header("x-data-parallel-rank", "1")
+        .body(Full::from(hello(false).to_string()))
+        .unwrap();
+    assert_eq!(http().request(request).await.unwrap().status(), 200);
+    let page = send(&http(), &format!("{}/metrics", engine.url()), None).await.unwrap();
+    let tokens = |rank: u8, count: &str| {
+        format!("vllm:generation_tokens_total{{engine=\"{rank}\",model_name=\"llama-3-8b\"}} {count}\n")
+    };
+    assert!(page.text.contains(&tokens(0, "0.0")) && page.text.contains(&tokens(1, "5.0")));
+}
+
+#[tokio::test]
+async fn an_adapter_is_served_once_loaded() {
+    let (engine, client) = (engine(false).await, http());
+    let mut body = hello(false);
+    body["model"] = json!("dynamic");
+    assert_eq!(chat(&engine, &body).await.unwrap().status, 404);
+    let load = json!({"lora_name": "dynamic", "lora_path": "/adapters/dynamic"});
+    let url = |path: &str| format!("{}{path}", engine.url());
+    assert_eq!(send(&client, &url("/v1/load_lora_adapter"), Some(&load)).await.unwrap().status, 200);
+    assert_eq!(chat(&engine, &body).await.unwrap().status, 200);
+    let models = send(&client, &url("/v1/models"), None).await.unwrap().json();
+    assert_eq!(models["data"][2]["id"], "dynamic");
+    assert_eq!(send(&client, &url("/v1/unload_lora_adapter"), Some(&load)).await.unwrap().status, 200);
+    assert_eq!(chat(&engine, &body).await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn a_sleeping_engine_says_so_and_serves_nothing() {
+    let (engine, client) = (engine(false).await, http());
+    let url = |path: &str| format!("{}{path}", engine.url());
+    send(&client, &url("/sleep"), Some(&json!({}))).await.unwrap();
+    assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 503);
+    let page = send(&client, &url("/metrics"), None).await.unwrap().text;
+    assert!(page.contains("sleep_state=\"awake\"} 0.0\n") && page.contains("\"weights_offloaded\"} 1.0\n"));
+    send(&client, &url("/wake_up"), Some(&json!({}))).await.unwrap();
+    assert_eq!(chat(&engine, &hello(false)).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn after_a_restart_counts_start_again() {
+    let engine = engine(false).await;
+    chat(&engine, &hello(false)).await.unwrap();
+    engine.set_fault(FaultCommand { for_ms: Some(1), ..Fault::Restart.into() });
+    let client = http();
+    let page = async {
+        loop {
+            if let Ok(page) = send(&client, &format!("{}/metrics", engine.url()), None).await {
+                break page.text;
+            }
+        }
+    };
+    let page = tokio::time::timeout(Duration::from_secs(5), page).await.unwrap();
+    assert!(page.contains("vllm:generation_tokens_total{engine=\"0\",model_name=\"llama-3-8b\"} 0.0\n"));
+}
+
+#[tokio::test]
+async fn metrics_can_be_wrong_in_more_ways() {
+    let (engine, client) = (engine(true).await, http());
+    let url = format!("{}/metrics", engine.url());
+    engine.set_fault(Fault::MetricsLie { value: 1e300 });
+    let page = send(&client, &url, None).await.unwrap().text;
+    assert!(page.contains("num_requests_waiting{engine=\"0\",model_name=\"llama-3-8b\"} 1e300\n"));
+    engine.set_fault(Fault::MetricsStatus { code: 404 });
+    assert_eq!(send(&client, &url, None).await.unwrap().status, 404);
+    engine.set_fault(Fault::MetricsGarbage { bytes: 100 });
+    assert!(send(&client, &url, None).await.is_err(), "not text");
+    engine.set_fault(Fault::MetricsTrickle { bytes_per_second: 1000 });
+    assert!(tokio::time::timeout(Duration::from_millis(200), send(&client, &url, None)).await.is_err());
 }

@@ -107,3 +107,20 @@ async fn a_closed_port_is_a_failure_not_an_error() {
     assert_eq!((report.requests, report.failed), (5, 5));
     assert_eq!(report.failures.get("connect: connection refused"), Some(&5));
 }
+
+#[tokio::test]
+async fn strategies_are_a_header_that_replaces_the_one_before() {
+    let options = LoadOptions::default().strategy("random").unwrap().strategy("least-request").unwrap();
+    let names: Vec<&str> = options.headers.iter().map(|(_, value)| value.to_str().unwrap()).collect();
+    assert_eq!(names, ["least-request"]);
+}
+
+#[tokio::test]
+async fn sessions_are_carried_from_answer_to_request() {
+    let engine = Engine::start(EngineOptions { fast: true, record: true, ..EngineOptions::default() }).await.unwrap();
+    let one_by_one = LoadOptions { sessions: 1, pace: Pace::Closed { concurrency: 1 }, ..options(&engine, 5) };
+    let report = load::run(one_by_one).await.unwrap();
+    assert_eq!((report.ok, report.sessions_moved), (5, 0));
+    // An engine issues no session, so there is none to send.
+    assert!(!engine.last_request().unwrap().headers.contains_key("x-session-id"));
+}

@@ -4,7 +4,7 @@
 //! absolute figures do not. CPU is what the kernel says each process used (`/proc/PID/task/*/schedstat`).
 
 mod report;
-mod rig;
+pub(crate) mod rig;
 mod streams;
 
 use std::io::Write;

@@ -135,7 +135,7 @@ async fn start_engines(own: &Path, count: usize, folder: &Folder) -> anyhow::Res
 }
 
 /// Starts Fairlead on the folder's endpoints, with more of its configuration in `extra`.
-pub(super) async fn start_fairlead(
+pub(crate) async fn start_fairlead(
     binary: Option<&Path>,
     own: &Path,
     folder: &Folder,
@@ -153,6 +153,13 @@ pub(super) async fn start_fairlead(
     let mut child = Child::spawn("fairlead", &binary, &["serve", "--config", path], &folder.join("fairlead.log"))?;
     child.wait_ready(&format!("http://{admin}/readyz"), READY).await?;
     Ok(child)
+}
+
+/// `http://ip:port` of the admin page of the Fairlead that was started in that folder.
+pub(crate) fn admin_url(folder: &Folder) -> anyhow::Result<String> {
+    let config = fs::read_to_string(folder.join("fairlead.yaml"))?;
+    let address = config.split("admin: \"").nth(1).and_then(|rest| rest.split('"').next());
+    Ok(format!("http://{}", address.context("admin address")?))
 }
 
 async fn start_case(
@@ -173,7 +180,7 @@ async fn start_case(
 }
 
 /// Starts Envoy on a configuration of the repository, talking to `socket` of the folder.
-pub(super) async fn start_envoy(
+pub(crate) async fn start_envoy(
     envoy: &Path,
     text: &str,
     is_disabled: bool,
@@ -195,7 +202,7 @@ pub(super) async fn start_envoy(
 }
 
 /// CPU time of all threads of a process.
-fn cpu_of(process: u32) -> anyhow::Result<Duration> {
+pub(crate) fn cpu_of(process: u32) -> anyhow::Result<Duration> {
     let mut nanos = 0u64;
     for thread in fs::read_dir(format!("/proc/{process}/task")).context("CPU time is read from /proc, on Linux")? {
         let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
@@ -205,7 +212,7 @@ fn cpu_of(process: u32) -> anyhow::Result<Duration> {
 }
 
 /// Resident memory of a process, in KiB.
-pub(super) fn memory_kib(process: u32) -> u64 {
+pub(crate) fn memory_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)

@@ -1,7 +1,6 @@
 //! Memory while many answers stream at once.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::BenchArgs;
-use super::rig::{memory_kib, start_envoy, start_fairlead};
+use super::rig::{admin_url, memory_kib, start_envoy, start_fairlead};
 use crate::engine::{Capacity, Engine, EngineOptions, Timing};
 use crate::harness::{Folder, find_envoy, get, wait_until};
 use crate::load::{LoadOptions, Pace, run as load};
@@ -80,12 +79,6 @@ pub(super) async fn measure(args: &BenchArgs) -> anyhow::Result<Streams> {
     wait_until("streams to end", Duration::from_secs(10), settled).await.ok();
     let left_in_flight = in_flight_at(&admin).await;
     Ok(Streams { in_flight, before_kib, open_kib, left_in_flight, failed: report?.failed })
-}
-
-fn admin_url(folder: &Folder) -> anyhow::Result<String> {
-    let config = std::fs::read_to_string(Path::new(&folder.join("fairlead.yaml")))?;
-    let address = config.split("admin: \"").nth(1).and_then(|rest| rest.split('"').next());
-    Ok(format!("http://{}", address.context("admin address")?))
 }
 
 async fn in_flight_at(admin: &str) -> u64 {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -16,6 +16,8 @@ use super::Tally;
 
 /// Time for what was sent to leave the socket before the connection is reset under it.
 const CUT_PAUSE: Duration = Duration::from_millis(20);
+/// Size of a piece of an answer that trickles.
+const TRICKLE_BYTES: usize = 64;
 
 /// Ends a connection without a proper answer.
 #[derive(Debug)]
@@ -77,6 +79,26 @@ impl ReplyBody {
 
     pub(super) fn stream(stream: BoxStream<'static, Bytes>) -> Self {
         Self::new(Source::Stream(stream))
+    }
+
+    /// Bytes that are no text.
+    pub(super) fn garbage(count: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(count as u64);
+        Self::whole((0..count).map(|_| rng.u8(..)).collect::<Vec<u8>>())
+    }
+
+    /// The text in small pieces, so many bytes each second.
+    pub(super) fn trickle(text: impl Into<Bytes>, bytes_per_second: u32) -> Self {
+        let pause = Duration::from_secs_f64(TRICKLE_BYTES as f64 / f64::from(bytes_per_second.max(1)));
+        let pieces = stream::unfold(text.into(), move |mut rest| async move {
+            if rest.is_empty() {
+                return None;
+            }
+            sleep(pause).await;
+            let piece = rest.split_to(rest.len().min(TRICKLE_BYTES));
+            Some((piece, rest))
+        });
+        Self::stream(pieces.boxed())
     }
 
     fn new(source: Source) -> Self {

@@ -21,6 +21,8 @@ pub enum Fault {
     Refuse,
     /// The listener is closed and open connections are reset, as if the process had died.
     Crash,
+    /// A crash, after which all counts start at 0 and the cache is empty.
+    Restart,
     /// Requests are read and never answered.
     Hang,
     /// The connection is reset before response headers.
@@ -49,6 +51,26 @@ pub enum Fault {
     MetricsNan,
     /// Gauges in `/metrics` are far outside of their range.
     MetricsAbsurd,
+    /// Gauges in `/metrics` all have this value.
+    MetricsLie {
+        /// The value: negative, 1e300, whatever is a number.
+        value: f64,
+    },
+    /// `/metrics` is no text at all.
+    MetricsGarbage {
+        /// Random bytes.
+        bytes: usize,
+    },
+    /// `/metrics` answers with this status.
+    MetricsStatus {
+        /// HTTP status.
+        code: u16,
+    },
+    /// `/metrics` comes in pieces of 64 bytes at this pace.
+    MetricsTrickle {
+        /// Bytes each second.
+        bytes_per_second: u32,
+    },
     /// `/metrics` is followed by that many bytes of unknown series.
     MetricsHuge {
         /// Added bytes.
@@ -79,7 +101,7 @@ impl From<Fault> for FaultCommand {
 impl FaultCommand {
     /// Gives a listener fault that came over HTTP an end, because it also closes the door for the command that would end it.
     pub(super) fn reachable_again(mut self) -> Self {
-        if matches!(self.fault, Fault::Refuse | Fault::Crash) {
+        if matches!(self.fault, Fault::Refuse | Fault::Crash | Fault::Restart) {
             self.for_ms.get_or_insert(CLOSED_DEFAULT.as_millis() as u64);
         }
         self
@@ -136,11 +158,15 @@ impl FaultBoard {
         match armed.fault {
             Fault::None => self.clear(),
             Fault::Refuse => drop(self.gate.send_replace(Gate::Refusing { until })),
-            Fault::Crash => drop(self.gate.send_replace(Gate::Crashed { until })),
+            Fault::Crash | Fault::Restart => drop(self.gate.send_replace(Gate::Crashed { until })),
             Fault::MetricsDelay { .. }
             | Fault::MetricsHang
             | Fault::MetricsNan
             | Fault::MetricsAbsurd
+            | Fault::MetricsLie { .. }
+            | Fault::MetricsGarbage { .. }
+            | Fault::MetricsStatus { .. }
+            | Fault::MetricsTrickle { .. }
             | Fault::MetricsHuge { .. } => {
                 self.arm(|slots| slots.metrics = Some(armed));
             }

@@ -28,11 +28,11 @@ pub(super) enum Outcome {
 }
 
 /// Checks a chat or completion request as vLLM does and hands it to the scheduler.
-pub(super) fn openai(shared: &Shared, shape: Shape, body: &[u8]) -> Result<Outcome, Refusal> {
+pub(super) fn openai(shared: &Shared, shape: Shape, rank: Option<usize>, body: &[u8]) -> Result<Outcome, Refusal> {
     let prompt = read(body)?;
     check_model(shared, &prompt)?;
     let streamed = prompt.stream;
-    let (reply, progress) = submit(shared, shape, prompt)?;
+    let (reply, progress) = submit(shared, shape, rank, prompt)?;
     Ok(if streamed { Outcome::Stream(reply, progress) } else { Outcome::Whole(reply, progress) })
 }
 
@@ -51,7 +51,7 @@ fn refuse(status: StatusCode, kind: &str, message: &str, param: Option<&str>) ->
 fn check_model(shared: &Shared, prompt: &Prompt) -> Result<(), Refusal> {
     let options = &shared.options;
     match &prompt.model {
-        Some(model) if !options.models.contains(model) && !options.loras.contains(model) => {
+        Some(model) if !options.models.contains(model) && !shared.adapters.has(model) => {
             let message = format!("The model `{model}` does not exist.");
             Err(refuse(StatusCode::NOT_FOUND, "NotFoundError", &message, Some("model")))
         }
@@ -59,8 +59,16 @@ fn check_model(shared: &Shared, prompt: &Prompt) -> Result<(), Refusal> {
     }
 }
 
-fn submit(shared: &Shared, shape: Shape, prompt: Prompt) -> Result<(Reply, watch::Receiver<Progress>), Refusal> {
+fn submit(
+    shared: &Shared,
+    shape: Shape,
+    rank: Option<usize>,
+    prompt: Prompt,
+) -> Result<(Reply, watch::Receiver<Progress>), Refusal> {
     let options = &shared.options;
+    if shared.asleep.load(Ordering::Relaxed) {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", "the engine is asleep", None));
+    }
     let seed = options.seed ^ prompt.fingerprint;
     let (reply_tokens, finish) = reply_length(shared, shape, &prompt, seed);
     let tokens_max = options.model_len_max.min(options.capacity.kv_blocks * BLOCK_TOKENS);
@@ -73,7 +81,7 @@ fn submit(shared: &Shared, shape: Shape, prompt: Prompt) -> Result<(Reply, watch
     }
     let model = prompt.model.or_else(|| options.models.first().cloned()).unwrap_or_default();
     let (sender, receiver) = watch::channel(Progress::default());
-    let lora = options.loras.contains(&model).then(|| model.clone());
+    let lora = shared.adapters.has(&model).then(|| model.clone());
     let job = Job {
         prompt_tokens: prompt.token_count,
         block_hashes: prompt.block_hashes,
@@ -82,8 +90,11 @@ fn submit(shared: &Shared, shape: Shape, prompt: Prompt) -> Result<(Reply, watch
         lora,
         progress: sender,
     };
-    if let Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) = shared.jobs.try_send(job) {
-        shared.stats.lock().unwrap_or_else(PoisonError::into_inner).rejections += 1;
+    let Some(rank) = shared.rank(rank) else {
+        return Err(refuse(StatusCode::BAD_REQUEST, "BadRequestError", "no such rank", None));
+    };
+    if let Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) = rank.jobs.try_send(job) {
+        rank.stats.lock().unwrap_or_else(PoisonError::into_inner).rejections += 1;
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", "the queue is full", None));
     }
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed) ^ options.seed.rotate_left(32);
@@ -134,7 +145,7 @@ async fn generated(shared: &Shared, body: &[u8]) -> Result<(String, usize, Progr
     }
     let prompt = read(body)?;
     check_model(shared, &prompt)?;
-    let (reply, progress) = submit(shared, Shape::Chat, prompt)?;
+    let (reply, progress) = submit(shared, Shape::Chat, None, prompt)?;
     let progress = last(progress).await;
     Ok((reply.text(progress.generated), reply.prompt_tokens, progress))
 }

@@ -1,4 +1,4 @@
-//! A simulated vLLM 0.32 server over HTTP/1.1.
+//! A simulated inference server over HTTP/1.1: vLLM 0.32, with the metrics of others on demand.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -6,17 +6,23 @@
 //! | `service` | paths and answers |
 //! | `scheduler`, `blocks`, `prompt` | the model of time, of KV blocks and of tokens |
 //! | `render`, `fast`, `body` | how answers look and how they are cut |
-//! | `exposition`, `stats` | `/metrics` |
+//! | `exposition`, `stats`, `dialect` | metrics |
+//! | `page_maker` | metrics pages without an engine |
+//! | `adapters`, `pages` | adapters that come and go, and the pages of other engines |
 //! | `fault` | what goes wrong on command |
 
+mod adapters;
 mod blocks;
 mod body;
 pub mod cli;
+mod dialect;
 mod exposition;
 mod fast;
 mod fault;
 mod generate;
 mod options;
+mod page_maker;
+mod pages;
 mod prompt;
 mod render;
 mod scheduler;
@@ -25,8 +31,9 @@ mod service;
 mod stats;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -37,9 +44,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use dialect::Dialect;
 pub use fault::{Fault, FaultCommand};
 pub use options::{BLOCK_TOKENS, Capacity, EngineOptions, Timing};
+pub use page_maker::PageMaker;
 
+use adapters::Adapters;
 use exposition::Exposition;
 use fast::FastReplies;
 use fault::FaultBoard;
@@ -89,6 +99,15 @@ struct Tally {
     scrapes: AtomicU64,
 }
 
+/// A data-parallel rank: a scheduler with a batch, a queue and a cache of its own.
+#[derive(Debug)]
+struct Rank {
+    stats: Arc<Mutex<Stats>>,
+    jobs: mpsc::Sender<Job>,
+    /// Counts restarts; the scheduler forgets everything when it changes.
+    restarts: Arc<AtomicU64>,
+}
+
 /// What connections, control API and handle share.
 #[derive(Debug)]
 struct Shared {
@@ -97,10 +116,11 @@ struct Shared {
     faults: FaultBoard,
     tally: Arc<Tally>,
     last: Mutex<Option<Recorded>>,
-    stats: Arc<Mutex<Stats>>,
+    ranks: Vec<Rank>,
+    adapters: Adapters,
+    asleep: AtomicBool,
     exposition: Exposition,
     fast: FastReplies,
-    jobs: mpsc::Sender<Job>,
     next_id: AtomicU64,
 }
 
@@ -119,28 +139,34 @@ impl Engine {
             TcpListener::bind(address).await.with_context(|| format!("engine cannot listen on '{address}'"))?;
         let address = listener.local_addr().context("address of the engine's listener")?;
         let name = HeaderValue::from_str(&options.name).with_context(|| format!("engine name '{}'", options.name))?;
-        let (jobs, queue) = mpsc::channel(options.capacity.queue_max.max(1));
-        let stats = Arc::default();
-        let scheduler = Scheduler::new(&options, Arc::clone(&stats));
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let ranks = (0..options.ranks.max(1)).map(|_| start_rank(&options, &tasks, &stop)).collect();
         let shared = Arc::new(Shared {
             name,
             faults: FaultBoard::new(),
             tally: Arc::default(),
             last: Mutex::default(),
-            stats,
+            ranks,
+            adapters: Adapters::new(options.loras.clone()),
+            asleep: AtomicBool::new(false),
             exposition: Exposition::new(&options),
             fast: FastReplies::new(&options),
-            jobs,
             next_id: AtomicU64::new(1),
             options,
         });
-        let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let until = stop.clone();
-        tasks.spawn(async move { until.run_until_cancelled(scheduler.run(queue)).await });
         tasks.spawn(server::run(Arc::clone(&shared), listener, address, tasks.clone(), stop.clone()));
         Ok(EngineHandle { shared, address, tasks, stop })
     }
+}
+
+fn start_rank(options: &EngineOptions, tasks: &TaskTracker, stop: &CancellationToken) -> Rank {
+    let (jobs, queue) = mpsc::channel(options.capacity.queue_max.max(1));
+    let (stats, restarts) = (Arc::default(), Arc::default());
+    let scheduler = Scheduler::new(options, Arc::clone(&stats), Arc::clone(&restarts));
+    let until = stop.clone();
+    tasks.spawn(async move { until.run_until_cancelled(scheduler.run(queue)).await });
+    Rank { stats, jobs, restarts }
 }
 
 /// A running engine. Dropping it closes the listener and resets its connections.
@@ -170,7 +196,7 @@ impl EngineHandle {
 
     /// Arms a fault, or takes all back with [`Fault::None`].
     pub fn set_fault(&self, command: impl Into<FaultCommand>) {
-        self.shared.faults.set(command.into());
+        self.shared.arm(command.into());
     }
 
     /// What the engine has counted so far.
@@ -212,13 +238,46 @@ impl Shared {
         }
     }
 
-    /// A consistent copy of the numbers behind `/metrics`.
-    fn stats(&self) -> Stats {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.options.fast {
+    /// Arms a fault; a restart also makes every rank forget what it holds and has counted.
+    fn arm(&self, command: FaultCommand) {
+        if command.fault == Fault::Restart {
+            for rank in &self.ranks {
+                rank.restarts.fetch_add(1, Ordering::Relaxed);
+                *rank.stats.lock().unwrap_or_else(PoisonError::into_inner) = Stats::default();
+            }
+        }
+        self.faults.set(command);
+    }
+
+    /// A copy of the numbers behind `/metrics`, each rank's in itself consistent.
+    fn stats(&self) -> Vec<Stats> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let mut all: Vec<Stats> = self
+            .ranks
+            .iter()
+            .map(|rank| {
+                let mut stats = rank.stats.lock().unwrap_or_else(PoisonError::into_inner);
+                stats.note_adapters(now);
+                stats.clone()
+            })
+            .collect();
+        for stats in &mut all {
+            stats.kv_tokens = self.options.capacity.kv_blocks * BLOCK_TOKENS;
+            stats.asleep = self.asleep.load(Ordering::Relaxed);
+        }
+        if let (true, Some(stats)) = (self.options.fast, all.first_mut()) {
             stats.running = self.tally.in_progress.load(Ordering::Relaxed) as usize;
             stats.finished_stop = self.tally.completed.load(Ordering::Relaxed);
         }
-        stats
+        all
+    }
+
+    /// The rank that a request asks for, else the least loaded one.
+    fn rank(&self, wanted: Option<usize>) -> Option<&Rank> {
+        let load = |rank: &&Rank| {
+            let stats = rank.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            stats.running + stats.waiting + (rank.jobs.max_capacity() - rank.jobs.capacity())
+        };
+        wanted.and_then(|index| self.ranks.get(index)).or_else(|| self.ranks.iter().min_by_key(load))
     }
 }

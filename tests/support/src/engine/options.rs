@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::dialect::Dialect;
+
 /// Settings of one simulated engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -14,6 +16,12 @@ pub struct EngineOptions {
     pub models: Vec<String>,
     /// `LoRA` adapters, listed with the first model as their parent.
     pub loras: Vec<String>,
+    /// Adapters in use at once (`--max-loras`), 0 for all of `loras`; requests for one more wait.
+    pub loras_max: usize,
+    /// Whose metrics pages it shows.
+    pub dialect: Dialect,
+    /// Data-parallel ranks behind the address, each with the whole capacity.
+    pub ranks: usize,
     /// Answers at once with a fixed small reply, without reading more of the body than `"stream":true`.
     pub fast: bool,
     /// Keeps the last request (headers and body) for tests of byte identity.
@@ -30,6 +38,13 @@ pub struct EngineOptions {
     pub capacity: Capacity,
 }
 
+impl EngineOptions {
+    /// Adapters in use at once.
+    pub fn adapters_max(&self) -> usize {
+        if self.loras_max == 0 { self.loras.len() } else { self.loras_max }
+    }
+}
+
 /// The time that one step of the engine takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -39,6 +54,8 @@ pub struct Timing {
     pub prefill_token: Duration,
     /// Added for each sequence that the step decodes.
     pub decode_sequence: Duration,
+    /// Added for each adapter that the step brings in.
+    pub lora_load: Duration,
 }
 
 /// The limits of one engine's scheduler and KV cache.
@@ -64,6 +81,9 @@ impl Default for EngineOptions {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             models: vec!["llama-3-8b".to_owned()],
             loras: Vec::new(),
+            loras_max: 0,
+            dialect: Dialect::default(),
+            ranks: 1,
             fast: false,
             record: false,
             seed: 0,
@@ -82,6 +102,7 @@ impl Default for Timing {
             step: Duration::from_millis(8),
             prefill_token: Duration::from_micros(60),
             decode_sequence: Duration::from_micros(100),
+            lora_load: Duration::from_millis(30),
         }
     }
 }
@@ -89,7 +110,25 @@ impl Default for Timing {
 impl Timing {
     /// The shortest times that still go through the scheduler, for tests.
     pub const fn quick() -> Self {
-        Self { step: Duration::from_millis(1), prefill_token: Duration::ZERO, decode_sequence: Duration::ZERO }
+        Self {
+            step: Duration::from_millis(1),
+            prefill_token: Duration::ZERO,
+            decode_sequence: Duration::ZERO,
+            lora_load: Duration::ZERO,
+        }
+    }
+
+    /// The same engine so many times as fast; `None` unless `factor` is a number above 0.
+    #[must_use]
+    pub fn at_speed(self, factor: f64) -> Option<Self> {
+        let scaled = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() / factor).ok();
+        Some(Self {
+            step: scaled(self.step)?,
+            prefill_token: scaled(self.prefill_token)?,
+            decode_sequence: scaled(self.decode_sequence)?,
+            lora_load: scaled(self.lora_load)?,
+        })
+        .filter(|_| factor > 0.0)
     }
 }
 

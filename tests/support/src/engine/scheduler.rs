@@ -5,6 +5,7 @@
 //! gives its blocks back and starts again.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +46,9 @@ struct Sequence {
     cached: usize,
     holding: Holding,
     arrived: Instant,
+    admitted: Instant,
     last_token: Option<Instant>,
+    first_token: Option<Instant>,
     /// Tokens that the step in progress computes.
     chunk: usize,
 }
@@ -53,7 +56,19 @@ struct Sequence {
 impl Sequence {
     fn new(job: Job) -> Self {
         let holding = Holding::default();
-        Self { job, computed: 0, generated: 0, cached: 0, holding, arrived: Instant::now(), last_token: None, chunk: 0 }
+        let now = Instant::now();
+        Self {
+            job,
+            computed: 0,
+            generated: 0,
+            cached: 0,
+            holding,
+            arrived: now,
+            admitted: now,
+            last_token: None,
+            first_token: None,
+            chunk: 0,
+        }
     }
 
     /// After a preemption the generated tokens are computed again too.
@@ -86,11 +101,16 @@ pub(super) struct Scheduler {
     pool: BlockPool,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
+    /// Adapters in memory, the one used last at the end.
+    resident: Vec<String>,
+    adapters_max: usize,
+    restarts: Arc<AtomicU64>,
+    restarts_seen: u64,
     stats: Arc<Mutex<Stats>>,
 }
 
 impl Scheduler {
-    pub(super) fn new(options: &EngineOptions, stats: Arc<Mutex<Stats>>) -> Self {
+    pub(super) fn new(options: &EngineOptions, stats: Arc<Mutex<Stats>>, restarts: Arc<AtomicU64>) -> Self {
         let pool = BlockPool::new(options.capacity.kv_blocks);
         Self {
             timing: options.timing,
@@ -98,6 +118,10 @@ impl Scheduler {
             pool,
             running: Vec::new(),
             waiting: VecDeque::new(),
+            resident: Vec::new(),
+            adapters_max: options.adapters_max().max(1),
+            restarts,
+            restarts_seen: 0,
             stats,
         }
     }
@@ -114,6 +138,7 @@ impl Scheduler {
             while let Ok(job) = jobs.try_recv() {
                 self.waiting.push_back(Sequence::new(job));
             }
+            self.forget_after_restart();
             self.drop_gone();
             step_end += self.plan();
             self.report();
@@ -125,6 +150,18 @@ impl Scheduler {
 
     fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process that starts again holds nothing.
+    fn forget_after_restart(&mut self) {
+        let restarts = self.restarts.load(Ordering::Relaxed);
+        if restarts != self.restarts_seen {
+            self.restarts_seen = restarts;
+            self.pool = BlockPool::new(self.capacity.kv_blocks);
+            self.running.clear();
+            self.waiting.clear();
+            self.resident.clear();
+        }
     }
 
     /// Sequences whose client left give their place back.
@@ -153,9 +190,15 @@ impl Scheduler {
             sequence.chunk = sequence.pending().min(budget - prefilled);
             prefilled += sequence.chunk;
         }
+        let mut deferred = Vec::new();
+        let mut loads = 0;
         while prefilled < budget && self.running.len() < self.capacity.sequences_max {
             let Some(mut sequence) = self.waiting.pop_front() else {
                 break;
+            };
+            let Some(is_new) = self.place_adapter(&sequence) else {
+                deferred.push(sequence);
+                continue;
             };
             if !self.admit(&mut sequence) {
                 self.waiting.push_front(sequence);
@@ -163,9 +206,34 @@ impl Scheduler {
             }
             sequence.chunk = sequence.pending().min(budget - prefilled);
             prefilled += sequence.chunk;
+            loads += u32::from(is_new);
             self.running.push(sequence);
         }
-        self.timing.step + self.timing.prefill_token * prefilled as u32 + self.timing.decode_sequence * decoding as u32
+        self.stats().deferred = deferred.len();
+        for sequence in deferred.into_iter().rev() {
+            self.waiting.push_front(sequence);
+        }
+        self.timing.lora_load * loads
+            + self.timing.step
+            + self.timing.prefill_token * prefilled as u32
+            + self.timing.decode_sequence * decoding as u32
+    }
+
+    /// Brings the sequence's adapter in; says whether it was not there, or `None` when those in use take all the room.
+    fn place_adapter(&mut self, sequence: &Sequence) -> Option<bool> {
+        let Some(name) = &sequence.job.lora else { return Some(false) };
+        if let Some(at) = self.resident.iter().position(|known| known == name) {
+            let known = self.resident.remove(at);
+            self.resident.push(known);
+            return Some(false);
+        }
+        if self.resident.len() >= self.adapters_max {
+            let in_use = |name: &String| self.running.iter().any(|running| running.job.lora.as_ref() == Some(name));
+            let idle = self.resident.iter().position(|name| !in_use(name))?;
+            self.resident.remove(idle);
+        }
+        self.resident.push(name.clone());
+        Some(true)
     }
 
     /// Makes room for one token of every decoding sequence; returns how many there are.
@@ -208,6 +276,7 @@ impl Scheduler {
         sequence.cached = holding.named * BLOCK_TOKENS;
         sequence.computed = sequence.cached;
         sequence.holding = holding;
+        sequence.admitted = Instant::now();
         let mut stats = self.stats();
         stats.prefix_queries += sequence.job.prompt_tokens as u64;
         stats.prefix_hits += sequence.cached as u64;
@@ -255,6 +324,8 @@ fn emit(sequence: &mut Sequence, now: Instant, stats: &mut Stats) {
         stats.inter_token.add(now - last);
     } else {
         stats.ttft.add(now - sequence.arrived);
+        stats.prefill_time.add(now - sequence.admitted);
+        sequence.first_token = Some(now);
         stats.prompt_tokens += sequence.job.prompt_tokens as u64;
     }
     let finish = (sequence.generated >= sequence.job.reply_tokens).then_some(sequence.job.finish);
@@ -265,6 +336,9 @@ fn emit(sequence: &mut Sequence, now: Instant, stats: &mut Stats) {
     }
     if finish.is_some() {
         stats.end_to_end.add(now - sequence.arrived);
+        stats.decode_time.add(sequence.first_token.map_or(Duration::ZERO, |first| now - first));
+        stats.prompt_lengths.add_number(sequence.job.prompt_tokens as f64);
+        stats.reply_lengths.add_number(f64::from(sequence.generated));
     }
     sequence.job.progress.send_replace(Progress {
         generated: sequence.generated,

@@ -15,11 +15,13 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::body::{Cut, InProgress, ReplyBody};
+use super::dialect::Dialect;
 use super::exposition::Honesty;
 use super::fault::{Fault, FaultCommand};
 use super::generate::{self, Outcome};
 use super::render::{self, Shape};
-use super::{Recorded, Shared, prompt};
+use super::stats::Stats;
+use super::{Recorded, Shared, pages, prompt};
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -34,6 +36,8 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let (head, body) = request.into_parts();
     let mut answer = if head.uri.path() == "/_lab/fault" {
         set_fault(&shared, body).await?
+    } else if is_control(head.uri.path()) {
+        control(&shared, head.uri.path(), &read(body).await?)
     } else if head.method == Method::POST {
         infer(&shared, head, body).await?
     } else {
@@ -73,7 +77,7 @@ async fn set_fault(shared: &Shared, body: Incoming) -> Result<Answer, Cut> {
     let body = read(body).await?;
     Ok(match serde_json::from_slice::<FaultCommand>(&body) {
         Ok(command) => {
-            shared.faults.set(command.reachable_again());
+            shared.arm(command.reachable_again());
             json_answer(&json!({"ok": true}))
         }
         Err(error) => error_answer(StatusCode::BAD_REQUEST, "BadRequestError", &error.to_string(), None),
@@ -85,6 +89,7 @@ async fn infer(shared: &Arc<Shared>, head: Parts, body: Incoming) -> Result<Answ
     let body = read(body).await?;
     shared.tally.body_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     let path = head.uri.path().to_owned();
+    let rank = head.headers.get("x-data-parallel-rank").and_then(|value| value.to_str().ok()?.parse().ok());
     if shared.options.record {
         record(shared, head, body.clone());
     }
@@ -95,7 +100,7 @@ async fn infer(shared: &Arc<Shared>, head: Parts, body: Incoming) -> Result<Answ
         Some(Fault::ResetMidStream { after_chunks }) => Some(after_chunks),
         Some(fault) => return Ok(failure(&fault).map(|body| body.guarded(guard))),
     };
-    let answer = dispatch(shared, &path, &body).await;
+    let answer = dispatch(shared, &path, rank, &body).await;
     Ok(finish(answer, cut, guard))
 }
 
@@ -136,7 +141,7 @@ fn failure(fault: &Fault) -> Answer {
     answer
 }
 
-async fn dispatch(shared: &Arc<Shared>, path: &str, body: &[u8]) -> Answer {
+async fn dispatch(shared: &Arc<Shared>, path: &str, rank: Option<usize>, body: &[u8]) -> Answer {
     let shape = match path {
         "/v1/chat/completions" => Shape::Chat,
         "/v1/completions" => Shape::Completion,
@@ -147,7 +152,7 @@ async fn dispatch(shared: &Arc<Shared>, path: &str, body: &[u8]) -> Answer {
         let (reply, streamed) = shared.fast.answer(shape, body);
         return respond(StatusCode::OK, if streamed { SSE } else { JSON }, reply);
     }
-    match generate::openai(shared, shape, body) {
+    match generate::openai(shared, shape, rank, body) {
         Ok(Outcome::Stream(reply, progress)) => stream_answer(ReplyBody::stream(reply.stream(progress))),
         Ok(Outcome::Whole(reply, progress)) => json_answer(&reply.whole(generate::last(progress).await)),
         Err(refusal) => *refusal,
@@ -164,9 +169,45 @@ fn tokenize(shared: &Shared, body: &[u8]) -> Answer {
     )
 }
 
+/// Paths of a `POST` that is no inference.
+fn is_control(path: &str) -> bool {
+    matches!(path, "/v1/load_lora_adapter" | "/v1/unload_lora_adapter" | "/load_lora_adapter" | "/unload_lora_adapter")
+        || matches!(path, "/sleep" | "/wake_up")
+}
+
+/// Adapters come and go, the engine sleeps and wakes, as vLLM has it (`SGLang` without `/v1`).
+fn control(shared: &Shared, path: &str, body: &[u8]) -> Answer {
+    let outcome = match path.trim_start_matches("/v1") {
+        "/load_lora_adapter" => shared.adapters.load(body),
+        "/unload_lora_adapter" => shared.adapters.unload(body),
+        path => {
+            shared.asleep.store(path == "/sleep", Ordering::Relaxed);
+            Ok(String::new())
+        }
+    };
+    match outcome {
+        Ok(text) => respond(StatusCode::OK, TEXT, ReplyBody::whole(text)),
+        Err((status, kind, message)) => error_answer(status, kind, &message, None),
+    }
+}
+
 async fn page(shared: &Shared, path: &str) -> Answer {
+    let dialect = shared.options.dialect;
+    if dialect.metrics_path() == Some(path) {
+        return metrics(shared).await;
+    }
     match path {
-        "/metrics" => metrics(shared).await,
+        "/v1/loads" if dialect == Dialect::Sglang => {
+            json_answer(&pages::sglang_loads(&shared.stats(), &shared.options))
+        }
+        "/server_info" | "/get_server_info" if dialect == Dialect::Sglang => {
+            json_answer(&pages::sglang_info(&shared.options))
+        }
+        "/metrics" if dialect == Dialect::Trtllm => {
+            json_answer(&pages::trtllm_iterations(&Stats::merged(&shared.stats())))
+        }
+        "/props" if dialect == Dialect::Llamacpp => json_answer(&pages::llamacpp_props(&shared.options)),
+        "/is_sleeping" => json_answer(&json!({"is_sleeping": shared.asleep.load(Ordering::Relaxed)})),
         "/health" | "/ping" => respond(StatusCode::OK, JSON, ReplyBody::whole("")),
         "/version" => json_answer(&json!({"version": "0.32.0"})),
         "/load" => json_answer(&json!({"server_load": shared.counters().in_progress})),
@@ -179,14 +220,18 @@ async fn page(shared: &Shared, path: &str) -> Answer {
 async fn metrics(shared: &Shared) -> Answer {
     shared.tally.scrapes.fetch_add(1, Ordering::Relaxed);
     let mut honesty = Honesty::Truth;
-    let mut padding = 0;
+    let (mut padding, mut trickle) = (0, None);
     match shared.faults.next_metrics() {
         Some(Fault::MetricsHang) => pending().await,
         Some(Fault::MetricsDelay { delay_ms }) => {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         }
         Some(Fault::MetricsNan) => honesty = Honesty::NotANumber,
-        Some(Fault::MetricsAbsurd) => honesty = Honesty::Absurd,
+        Some(Fault::MetricsAbsurd) => honesty = Honesty::Lie(-1e308),
+        Some(Fault::MetricsLie { value }) => honesty = Honesty::Lie(value),
+        Some(Fault::MetricsGarbage { bytes }) => return respond(StatusCode::OK, TEXT, ReplyBody::garbage(bytes)),
+        Some(Fault::MetricsStatus { code }) => return failure(&Fault::Status { code, retry_after_s: None }),
+        Some(Fault::MetricsTrickle { bytes_per_second }) => trickle = Some(bytes_per_second),
         Some(Fault::MetricsHuge { bytes }) => padding = bytes,
         _ => {}
     }
@@ -195,12 +240,16 @@ async fn metrics(shared: &Shared) -> Answer {
     while text.len() < end {
         text.push_str("lab:padding{kind=\"a series that nobody asked for\"} 1.0\n");
     }
-    respond(StatusCode::OK, TEXT, ReplyBody::whole(text))
+    let body = match trickle {
+        Some(pace) => ReplyBody::trickle(text, pace),
+        None => ReplyBody::whole(text),
+    };
+    respond(StatusCode::OK, TEXT, body)
 }
 
 fn models(shared: &Shared) -> Value {
     let options = &shared.options;
-    let base = options.models.first();
+    let (base, adapters) = (options.models.first(), shared.adapters.names());
     let card = |id: &String, parent: Option<&String>| {
         json!({
             "id": id, "object": "model", "created": render::unix_time(), "owned_by": "vllm", "root": format!("/models/{id}"),
@@ -208,6 +257,6 @@ fn models(shared: &Shared) -> Value {
         })
     };
     let cards: Vec<Value> =
-        options.models.iter().map(|id| card(id, None)).chain(options.loras.iter().map(|id| card(id, base))).collect();
+        options.models.iter().map(|id| card(id, None)).chain(adapters.iter().map(|id| card(id, base))).collect();
     json!({"object": "list", "data": cards})
 }

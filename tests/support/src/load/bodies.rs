@@ -23,28 +23,41 @@ pub(super) fn prepare(options: &LoadOptions) -> Vec<Body> {
     let mut rng = Rng::with_seed(options.seed);
     let groups = options.groups.max(1);
     let shared = options.shared_prefix_bytes.min(options.prompt_bytes);
-    let fitting = BODY_BYTES_MAX / (options.prompt_bytes + 256);
+    let long = if options.long_share > 0.0 { options.long_prompt_bytes } else { 0 };
+    #[expect(clippy::cast_sign_loss, reason = "a size is not negative")]
+    let mean = (options.prompt_bytes as f64 + options.long_share * long as f64) as usize;
+    let fitting = BODY_BYTES_MAX / (mean + 256);
     let wanted = options.requests.map_or(BODIES_MAX, |requests| usize::try_from(requests).unwrap_or(BODIES_MAX));
     let count = wanted.min(BODIES_MAX).min(fitting).max(1);
+    // A long prompt starts with a word of its own, so that no two of them share their blocks.
+    let text = words(&mut rng, long);
     let prefixes: Vec<String> = (0..groups).map(|_| words(&mut rng, shared)).collect();
     prefixes
         .iter()
         .cycle()
         .take(count)
         .map(|prefix| {
-            let prompt = format!("{prefix}{}", words(&mut rng, options.prompt_bytes - shared));
+            let is_long = options.long_share > 0.0 && rng.f64() < options.long_share;
+            let prompt = if is_long {
+                format!("{}{text}", words(&mut rng, 64))
+            } else {
+                format!("{prefix}{}", words(&mut rng, options.prompt_bytes - shared))
+            };
             let streamed = rng.f64() < options.stream_share;
-            Body { bytes: Bytes::from(body(options, &prompt, streamed).to_string()), streamed }
+            let other = rng.usize(..=options.other_models.len());
+            let model =
+                other.checked_sub(1).and_then(|index| options.other_models.get(index)).unwrap_or(&options.model);
+            Body { bytes: Bytes::from(body(options, model, &prompt, streamed).to_string()), streamed }
         })
         .collect()
 }
 
-fn body(options: &LoadOptions, prompt: &str, streamed: bool) -> Value {
+fn body(options: &LoadOptions, model: &str, prompt: &str, streamed: bool) -> Value {
     let mut body = match options.api {
         Api::Chat => {
-            json!({"model": options.model, "messages": [{"role": "user", "content": prompt}]})
+            json!({"model": model, "messages": [{"role": "user", "content": prompt}]})
         }
-        Api::Completion => json!({"model": options.model, "prompt": prompt}),
+        Api::Completion => json!({"model": model, "prompt": prompt}),
     };
     if let Some(fields) = body.as_object_mut() {
         if let Some(limit) = options.tokens_max {
@@ -97,6 +110,22 @@ mod tests {
         assert_eq!(prompts[0][..300], prompts[2][..300]);
         assert_ne!(prompts[0][..300], prompts[1][..300]);
         assert_ne!(prompts[0][300..], prompts[2][300..]);
+    }
+
+    #[test]
+    fn long_prompts_and_other_models_come_in_their_share() {
+        let options = LoadOptions {
+            requests: Some(400),
+            long_share: 0.1,
+            long_prompt_bytes: 5000,
+            other_models: vec!["sql".to_owned()],
+            ..LoadOptions::default()
+        };
+        let bodies = prepare(&options);
+        let long = bodies.iter().filter(|body| body.bytes.len() > 5000).count();
+        assert!((20..=60).contains(&long), "{long} of 400 are long");
+        let other = bodies.iter().filter(|body| body.bytes.windows(5).any(|bytes| bytes == b"\"sql\"")).count();
+        assert!((150..250).contains(&other), "{other} of 400 name the adapter");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use http::{HeaderName, HeaderValue};
 
-use super::{Api, LoadOptions, Pace};
+use super::{Api, LoadOptions, Pace, Table};
 
 /// A load generator for OpenAI-style servers and gateways.
 ///
@@ -38,9 +38,21 @@ pub struct LoadArgs {
     /// Which API is called.
     #[arg(long, value_enum, default_value_t = Api::Chat)]
     api: Api,
-    /// Model name in the bodies.
+    /// Model name in the bodies; several (adapters) take turns at random.
     #[arg(long, default_value = "llama-3-8b", value_name = "NAME")]
-    model: String,
+    model: Vec<String>,
+    /// Share of the requests with a long prompt (0 to 1).
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    long_share: f64,
+    /// Bytes of those prompts; 400,000 are about 100,000 tokens.
+    #[arg(long, default_value_t = 400_000, value_name = "BYTES")]
+    long_prompt_bytes: usize,
+    /// Conversations that take turns; each sends back the x-session-id that it was given.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    sessions: usize,
+    /// Header routing-strategy of every request; several run one after the other with the same seed, into one table.
+    #[arg(long, alias = "strategy", value_delimiter = ',', value_name = "NAME")]
+    strategies: Vec<String>,
     /// Limit of the answer's length in the bodies.
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     max_tokens: u32,
@@ -94,7 +106,7 @@ impl FromStr for Header {
 impl LoadArgs {
     fn options(self) -> anyhow::Result<LoadOptions> {
         let seconds = |value| Duration::try_from_secs_f64(value).context("a time must be a number of seconds from 0");
-        let concurrency = self.concurrency;
+        let (concurrency, mut models) = (self.concurrency, self.model.into_iter());
         let pace = self
             .rate
             .map_or(Pace::Closed { concurrency }, |rate| Pace::Open { rate, in_flight_max: self.max_in_flight });
@@ -105,7 +117,11 @@ impl LoadArgs {
             url: self.url,
             requests: self.requests,
             api: self.api,
-            model: self.model,
+            model: models.next().context("a model")?,
+            other_models: models.collect(),
+            long_share: self.long_share,
+            long_prompt_bytes: self.long_prompt_bytes,
+            sessions: self.sessions,
             tokens_max: Some(self.max_tokens),
             stream_share: self.stream,
             prompt_bytes: self.prompt_bytes,
@@ -125,8 +141,19 @@ impl LoadArgs {
     /// # Errors
     /// A setting is out of range.
     pub async fn run(self, out: &mut impl Write) -> anyhow::Result<()> {
-        let json = self.json;
-        let report = super::run(self.options()?).await?;
+        let (json, strategies) = (self.json, self.strategies.clone());
+        let options = self.options()?;
+        let mut table = Table::default();
+        for strategy in &strategies {
+            table.add(strategy, super::run(options.clone().strategy(strategy)?).await?);
+        }
+        if let [_, _, ..] = strategies.as_slice() {
+            return table.write(json, out);
+        }
+        let report = match table.into_only() {
+            Some(report) => report,
+            None => super::run(options).await?,
+        };
         if json {
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)?;

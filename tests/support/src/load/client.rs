@@ -21,6 +21,9 @@ use super::options::LoadOptions;
 use super::report::{End, Recorder, Sample};
 use super::sse::SseScan;
 
+/// Carried from an answer to the conversation's next request.
+const SESSION: &str = "x-session-id";
+
 /// Where requests go, and what they have in common.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -49,11 +52,14 @@ impl Target {
         })
     }
 
-    fn request(&self, body: &Body) -> Request<Full<Bytes>> {
+    fn request(&self, body: &Body, session: Option<HeaderValue>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body.bytes.clone()));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
+        if let Some(session) = session {
+            request.headers_mut().insert(SESSION, session);
+        }
         request
     }
 
@@ -85,6 +91,8 @@ struct Fail(String);
 pub(super) struct Shot<'a> {
     pub(super) target: &'a Target,
     pub(super) body: &'a Body,
+    /// What the conversation was told to send.
+    pub(super) session: Option<&'a RefCell<Option<HeaderValue>>>,
     pub(super) since: Instant,
     pub(super) timeout: Duration,
     /// Drops the connection after so long.
@@ -96,6 +104,7 @@ struct Seen {
     status: Option<u16>,
     endpoint: Option<String>,
     ttft: Option<Duration>,
+    moved: bool,
 }
 
 impl Shot<'_> {
@@ -120,6 +129,7 @@ impl Shot<'_> {
             endpoint: seen.endpoint,
             latency: self.since.elapsed(),
             ttft: seen.ttft,
+            moved: seen.moved,
         };
         recorder.borrow_mut().add(sample);
         end
@@ -134,6 +144,11 @@ impl Shot<'_> {
         let answer = self.send(connection).await?;
         let (head, body) = answer.into_parts();
         seen.status = Some(head.status.as_u16());
+        if let (Some(session), Some(issued)) = (self.session, head.headers.get(SESSION)) {
+            let moved = session.borrow().as_ref().is_some_and(|last| last != issued);
+            seen.moved = moved;
+            *session.borrow_mut() = Some(issued.clone());
+        }
         let by = head.headers.get("target-pod-ip").or_else(|| head.headers.get("x-engine"));
         seen.endpoint = by.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let is_stream =
@@ -149,7 +164,7 @@ impl Shot<'_> {
     }
 
     async fn send(&self, slot: &mut Option<Connection>) -> Result<Response<Incoming>, Fail> {
-        let mut request = self.target.request(self.body);
+        let mut request = self.target.request(self.body, self.session.and_then(|session| session.borrow().clone()));
         if let Some(connection) = slot.as_mut() {
             // A connection that the server closed while it was idle gives the request back unsent; that is no failure.
             let usable = connection.sender.ready().await.is_ok();

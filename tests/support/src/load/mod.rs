@@ -7,7 +7,9 @@ pub mod cli;
 mod client;
 mod options;
 mod report;
+mod spread;
 mod sse;
+mod table;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use fastrand::Rng;
+use http::HeaderValue;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +25,8 @@ use tokio_util::task::TaskTracker;
 
 pub use options::{Api, LoadOptions, Pace};
 pub use report::{Quantiles, Report};
+pub use spread::Spread;
+pub use table::Table;
 
 use bodies::Body;
 use client::{Connection, Shot, Target};
@@ -57,6 +62,7 @@ struct Run {
     rng: RefCell<Rng>,
     started: RefCell<u64>,
     idle: RefCell<Vec<Connection>>,
+    sessions: Vec<RefCell<Option<HeaderValue>>>,
     start: Instant,
     end: Option<Instant>,
     bar: ProgressBar,
@@ -75,6 +81,7 @@ impl Run {
             rng: RefCell::new(Rng::with_seed(options.seed)),
             started: RefCell::new(0),
             idle: RefCell::new(Vec::new()),
+            sessions: (0..options.sessions).map(|_| RefCell::default()).collect(),
             start,
             end: duration.map(|duration| start + duration),
             bar: progress_bar(&options),
@@ -134,6 +141,7 @@ impl Run {
                     endpoint: None,
                     latency: Duration::ZERO,
                     ttft: None,
+                    moved: false,
                 });
                 continue;
             }
@@ -154,7 +162,9 @@ impl Run {
             return;
         };
         let abort_after = self.abort_after();
-        let shot = Shot { target: &self.target, body, since, timeout: self.options.timeout, abort_after };
+        let session = self.sessions.get(number as usize % self.sessions.len().max(1));
+        let timeout = self.options.timeout;
+        let shot = Shot { target: &self.target, body, session, since, timeout, abort_after };
         let end = shot.fire(connection, &self.recorder).await;
         if let (End::Failed(reason), true) = (&end, self.options.verbose) {
             self.bar.suspend(|| eprintln!("request {number}: {reason}"));
@@ -167,6 +177,10 @@ impl Run {
 
     /// The moment at which this request is dropped, if it is one of those.
     fn abort_after(&self) -> Option<Duration> {
+        if self.options.abort_fraction <= 0.0 {
+            // Arrivals draw from the same generator: without aborts they are the same in every run.
+            return None;
+        }
         let mut rng = self.rng.borrow_mut();
         (rng.f64() < self.options.abort_fraction).then(|| self.options.abort_within.mul_f64(rng.f64()))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use http::{HeaderName, HeaderValue};
 
 /// When requests start.
@@ -56,6 +57,14 @@ pub struct LoadOptions {
     pub api: Api,
     /// `model` of the bodies.
     pub model: String,
+    /// Further names (adapters) that take turns with `model` at random.
+    pub other_models: Vec<String>,
+    /// Share of requests whose prompt has `long_prompt_bytes`, 0 to 1.
+    pub long_share: f64,
+    /// Bytes of those prompts.
+    pub long_prompt_bytes: usize,
+    /// Conversations that take turns; each sends back the `x-session-id` that it was given last. 0 for none.
+    pub sessions: usize,
     /// `max_tokens` of the bodies.
     pub tokens_max: Option<u32>,
     /// Streamed answers, as a share of the requests from 0 to 1.
@@ -82,6 +91,20 @@ pub struct LoadOptions {
     pub verbose: bool,
 }
 
+impl LoadOptions {
+    /// The same with the header `routing-strategy`.
+    ///
+    /// # Errors
+    /// The name is no header value.
+    pub fn strategy(mut self, name: &str) -> anyhow::Result<Self> {
+        let header = HeaderName::from_static("routing-strategy");
+        self.headers.retain(|(name, _)| *name != header);
+        let value = HeaderValue::from_str(name).with_context(|| format!("strategy '{name}'"))?;
+        self.headers.push((header, value));
+        Ok(self)
+    }
+}
+
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
@@ -91,6 +114,10 @@ impl Default for LoadOptions {
             requests: None,
             api: Api::Chat,
             model: "llama-3-8b".to_owned(),
+            other_models: Vec::new(),
+            long_share: 0.0,
+            long_prompt_bytes: 400_000,
+            sessions: 0,
             tokens_max: Some(64),
             stream_share: 0.0,
             prompt_bytes: 1024,

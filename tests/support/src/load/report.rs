@@ -7,6 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::spread::Spread;
+
 /// Longest time that is told apart, in microseconds: one hour.
 const MICROS_MAX: u64 = 3_600_000_000;
 
@@ -19,6 +21,8 @@ pub(super) struct Sample {
     pub(super) endpoint: Option<String>,
     pub(super) latency: Duration,
     pub(super) ttft: Option<Duration>,
+    /// The conversation was given another session than it had.
+    pub(super) moved: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// Answers by who served them.
     pub endpoints: BTreeMap<String, u64>,
+    /// How evenly those answers lie over the endpoints that gave any.
+    pub spread: Spread,
+    /// Answers that gave a conversation another session than it had.
+    pub sessions_moved: u64,
     /// Time to the end of the answer (ok only).
     pub latency: Quantiles,
     /// Time to the first event of a stream (ok only).
@@ -106,6 +114,7 @@ impl Recorder {
         if let Some(endpoint) = sample.endpoint {
             *report.endpoints.entry(endpoint).or_default() += 1;
         }
+        report.sessions_moved += u64::from(sample.moved);
         match sample.end {
             End::Ok => {
                 report.ok += 1;
@@ -127,6 +136,7 @@ impl Recorder {
         Report {
             seconds,
             rps: self.report.ok as f64 / seconds.max(1e-9),
+            spread: Spread::of(self.report.endpoints.values().copied()),
             latency: quantiles(&self.latency),
             ttft: quantiles(&self.ttft),
             itl: quantiles(&self.itl),
@@ -167,6 +177,13 @@ impl Report {
         }
         for (endpoint, count) in &self.endpoints {
             writeln!(out, "served by {endpoint:<27}{count:>10}")?;
+        }
+        if self.endpoints.len() > 1 {
+            let Spread { max_over_mean, variation } = self.spread;
+            writeln!(out, "spread: the busiest got {max_over_mean:.2} times the mean, variation {variation:.2}")?;
+        }
+        if self.sessions_moved > 0 {
+            writeln!(out, "{:<37}{:>10}", "sessions moved", self.sessions_moved)?;
         }
         for (reason, count) in &self.failures {
             writeln!(out, "failed: {reason:<29}{count:>10}")?;

@@ -9,7 +9,7 @@ fn job(prompt_tokens: usize, reply_tokens: u32) -> (Job, watch::Receiver<Progres
 fn scheduler(kv_blocks: usize, sequences_max: usize) -> Scheduler {
     let capacity = Capacity { kv_blocks, sequences_max, step_tokens_max: 64, ..Capacity::default() };
     let options = EngineOptions { capacity, timing: Timing::quick(), ..EngineOptions::default() };
-    Scheduler::new(&options, Arc::default())
+    Scheduler::new(&options, Arc::default(), Arc::default())
 }
 
 /// Steps until nothing is left; returns the number of steps.
@@ -96,4 +96,36 @@ async fn a_client_that_leaves_gives_its_blocks_back() {
     assert_eq!(finish(&mut scheduler), 0);
     assert!(scheduler.pool.usage().abs() < f64::EPSILON);
     assert_eq!(scheduler.stats().finished_abort, 1);
+}
+
+#[tokio::test]
+async fn a_request_for_one_adapter_too_many_waits_and_others_pass_it() {
+    let mut scheduler = scheduler(100, 8);
+    let readers: Vec<_> = [Some("a"), Some("b"), None]
+        .into_iter()
+        .map(|adapter| {
+            let (mut one, reader) = job(8, 3);
+            one.lora = adapter.map(str::to_owned);
+            scheduler.waiting.push_back(Sequence::new(one));
+            reader
+        })
+        .collect();
+    scheduler.plan();
+    scheduler.report();
+    let stats = scheduler.stats().clone();
+    assert_eq!((stats.running, stats.waiting, stats.deferred), (2, 1, 1));
+    assert_eq!((stats.loras_running.as_str(), stats.loras_waiting.as_str()), ("a", "b"));
+    finish(&mut scheduler);
+    assert!(readers.iter().all(|reader| reader.borrow().generated == 3));
+}
+
+#[tokio::test]
+async fn a_restart_forgets_cache_and_batch() {
+    let mut scheduler = scheduler(100, 8);
+    let (one, _reader) = job(64, 100);
+    scheduler.waiting.push_back(Sequence::new(one));
+    scheduler.plan();
+    scheduler.restarts.fetch_add(1, Ordering::Relaxed);
+    scheduler.forget_after_restart();
+    assert!(scheduler.running.is_empty() && scheduler.pool.usage().abs() < f64::EPSILON);
 }

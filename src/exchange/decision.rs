@@ -1,0 +1,209 @@
+//! The decision: who may serve, who is chosen, and what is told of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::domain::Selector;
+use crate::openai::ApiError;
+use crate::routing::{self, Choice, Plan, RequestView, Strategy, Trace};
+use crate::state::{Endpoint, Snapshot, Ticket};
+
+use super::choosing;
+use super::machine::{Booking, Exchange, RETRY_AFTER_S, Steering};
+use super::{Explanation, LocalReply, Outcome, Step};
+
+/// What leaves an endpoint out whose labels are not as the client asks.
+const LABEL_FILTER: &str = "external-filter";
+
+impl Exchange {
+    /// Routes again after a wait.
+    pub fn resume(&mut self) -> Step {
+        self.decide()
+    }
+
+    /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
+    pub fn give_up_waiting(&mut self) -> Step {
+        let core = Arc::clone(&self.core);
+        let snapshot = core.reader.load();
+        let view = self.view(&snapshot);
+        core.metrics.degraded_decision();
+        let matching = match self.matching(serving(&snapshot, &self.asked.model), &mut Trace::off()) {
+            Ok(matching) => matching,
+            Err(error) => return self.refuse(error),
+        };
+        match routing::least_loaded(&view, &matching, core.policy.list) {
+            Some(plan) => {
+                let strategy = core.strategies.last_resort().clone();
+                if let Some(explanation) = &mut self.explanation {
+                    Arc::make_mut(explanation).give_up(&plan, Arc::clone(&strategy.name));
+                }
+                self.send(plan, Choice { strategy, profile: None })
+            }
+            None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
+        }
+    }
+
+    pub(super) fn view<'a>(&'a self, snapshot: &'a Snapshot) -> RequestView<'a> {
+        let stale_after = self.core.policy.stale_after;
+        let adapter_of = snapshot.model(&self.asked.model).and_then(|view| view.parent.as_deref());
+        RequestView { asked: &self.asked, adapter_of, now: self.core.clock.now(), seed: self.seed, stale_after }
+    }
+
+    /// Chooses among those that serve the model; among all if none is named.
+    pub(super) fn decide(&mut self) -> Step {
+        let core = Arc::clone(&self.core);
+        let started = Instant::now();
+        let snapshot = core.reader.load();
+        let view = self.view(&snapshot);
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None) {
+            Ok(choice) => choice,
+            Err(error) => return self.refuse(choosing::refusal(error)),
+        };
+        let strategy = &choice.strategy;
+        let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
+        let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
+        let endpoints = serving(&snapshot, &self.asked.model);
+        let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
+        if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
+            core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
+            if trace.is_degraded() {
+                core.metrics.degraded_decision();
+            }
+        }
+        if trace.is_on() {
+            let explanation = Arc::new(self.explanation(&decided, strategy, &view, endpoints, trace));
+            if kept {
+                core.decisions.keep(Arc::clone(&explanation));
+            }
+            self.explanation = Some(explanation);
+        }
+        match decided {
+            Ok(plan) => self.send(plan, choice),
+            Err(step) => step,
+        }
+    }
+
+    fn choose(
+        &self,
+        strategy: &Strategy,
+        view: &RequestView<'_>,
+        snapshot: &Snapshot,
+        endpoints: &[Arc<Endpoint>],
+        trace: &mut Trace,
+    ) -> Result<Plan, Step> {
+        let model = &*self.asked.model;
+        let matching = self.matching(endpoints, trace).map_err(|error| self.refuse(error))?;
+        match routing::decide(&*strategy.router, view, &matching, self.core.policy.list, trace) {
+            None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
+                Err(self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)))
+            }
+            None => Err(self.refuse(ApiError::model_not_found(model))),
+            Some(Err(wait)) => Err(Step::Wait(wait)),
+            Some(Ok(plan)) => Ok(plan),
+        }
+    }
+
+    /// The endpoints with labels that the client asks for. A filter of the client's is a condition, not a preference: it
+    /// holds for the whole list, and where nobody meets it, the request is refused.
+    #[expect(clippy::result_large_err, reason = "made once, when a request is refused")]
+    fn matching<'e>(&self, endpoints: &'e [Arc<Endpoint>], trace: &mut Trace) -> Result<Matching<'e>, ApiError> {
+        let Some(filter) = self.head.label_filter.as_deref() else { return Ok(Matching::All(endpoints)) };
+        let selector = Selector::parse(filter).map_err(|error| ApiError::bad_label_filter(&error.to_string()))?;
+        let (kept, dropped): (SmallVec<[_; 16]>, SmallVec<[_; 16]>) =
+            endpoints.iter().cloned().partition(|endpoint| selector.matches(&endpoint.spec.labels));
+        dropped.iter().for_each(|endpoint: &Arc<Endpoint>| trace.left_out(endpoint, LABEL_FILTER));
+        if kept.is_empty() && !endpoints.is_empty() {
+            return Err(ApiError::nobody_matches(&self.asked.model, filter));
+        }
+        Ok(Matching::Some(kept))
+    }
+
+    pub(super) fn send(&mut self, plan: Plan, choice: Choice) -> Step {
+        let sent = self.core.clock.now();
+        let ticket = (self.steering == Steering::Real).then(|| {
+            let live = &plan.first().live;
+            live.health.begin_trial(sent, self.core.policy.cooldown.base);
+            live.measured.tokens(u64::from(self.asked.work.prompt_tokens), 0, sent);
+            Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
+        });
+        self.booking = Some(Booking { plan, choice, sent, ticket });
+        Step::Send
+    }
+
+    /// Whether somebody wants to know why.
+    fn explains(&self) -> bool {
+        self.steering == Steering::Dry || (self.head.explain && self.core.policy.explain)
+    }
+
+    fn explanation(
+        &self,
+        decided: &Result<Plan, Step>,
+        strategy: &Strategy,
+        view: &RequestView<'_>,
+        endpoints: &[Arc<Endpoint>],
+        trace: Trace,
+    ) -> Explanation {
+        let mut explanation = Explanation { strategy: Arc::clone(&strategy.name), ..self.undecided() };
+        let record = trace.into_record().unwrap_or_default();
+        explanation.describe(decided.as_ref().ok(), endpoints, &record, view.now);
+        explanation.conclude(decided.as_ref().err().unwrap_or(&Step::Send));
+        explanation
+    }
+
+    /// What there is to say of a request before its decision.
+    pub(super) fn undecided(&self) -> Explanation {
+        Explanation {
+            request_id: Explanation::shortened(&self.request_id()),
+            model: Explanation::shortened(&self.asked.model),
+            seed: format!("{:016x}", self.seed).into(),
+            at_ms: self.core.clock.now().as_micros() / 1000,
+            ..Explanation::default()
+        }
+    }
+}
+
+impl Explanation {
+    /// The wait took too long, and the least loaded was taken.
+    fn give_up(&mut self, plan: &Plan, strategy: Arc<str>) {
+        self.notes.push(format!("\"{}\" waited too long: the least loaded is taken", self.strategy));
+        self.strategy = strategy;
+        self.chosen = plan.endpoints().iter().map(|endpoint| endpoint.address_text().into()).collect();
+        self.conclude(&Step::Send);
+    }
+
+    /// Adds what comes of the request.
+    pub(super) fn conclude(&mut self, step: &Step) {
+        self.outcome = match step {
+            Step::Send => Outcome::Sent,
+            Step::Wait(_) => Outcome::Waits,
+            Step::Answer(_) => Outcome::Answered,
+            Step::Pass | Step::NeedBody => Outcome::Passed,
+        };
+        if let Step::Answer(LocalReply { status, reason, body, .. }) = step {
+            self.answer = serde_json::from_slice(body).ok().map(|body| super::Answer { status: *status, reason, body });
+        }
+    }
+}
+
+/// The endpoints that the client's filter leaves.
+enum Matching<'a> {
+    All(&'a [Arc<Endpoint>]),
+    Some(SmallVec<[Arc<Endpoint>; 16]>),
+}
+
+impl std::ops::Deref for Matching<'_> {
+    type Target = [Arc<Endpoint>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::All(all) => all,
+            Self::Some(some) => some,
+        }
+    }
+}
+
+fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
+    if model.is_empty() { snapshot.endpoints() } else { snapshot.serving(model) }
+}

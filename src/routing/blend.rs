@@ -1,0 +1,218 @@
+//! Adding up several scorers.
+//!
+//! Each scorer's numbers are put on a common scale first, higher is better: the best candidate gets 1. Without a scale
+//! of its own a scorer's worst candidate gets 0 (AIBrix's min-max); with one, each `scale` behind the best costs 1,
+//! however far that goes below 0.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Candidates, Picker, Prefer, RequestView, Scorer, Trace};
+
+/// One scorer of a sum.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Whose numbers.
+    pub scorer: Arc<dyn Scorer>,
+    /// Its part, above 0.
+    pub weight: f64,
+    /// The difference, in the scorer's unit, that counts as much as the whole weight; the span of the candidates if
+    /// `None`.
+    pub scale: Option<f64>,
+}
+
+/// Numbers, one for each candidate; up to 64 without allocation.
+pub(super) type Numbers = SmallVec<[f64; 64]>;
+
+/// Sums closer than this are equal (AIBrix).
+const EQUAL: f64 = 1e-9;
+
+/// The weighted sum of all parts for each candidate, higher is better.
+pub(super) fn totals(
+    parts: &[Part],
+    request: &RequestView<'_>,
+    candidates: Candidates<'_>,
+    trace: &mut Trace,
+) -> Numbers {
+    let all: f64 = parts.iter().map(|part| part.weight).sum();
+    let mut totals = Numbers::from_elem(0.0, candidates.len());
+    let mut numbers = Numbers::new();
+    for part in parts {
+        let scorer = &*part.scorer;
+        numbers.clear();
+        numbers.extend(candidates.iter().map(|endpoint| {
+            let score = scorer.score(request, endpoint);
+            // What is not known is marked by NaN until the others are on their scale.
+            if score.is_known() { score.value } else { f64::NAN }
+        }));
+        normalise(&mut numbers, scorer.prefers(), part.scale);
+        let weight = part.weight / all;
+        for ((total, number), endpoint) in totals.iter_mut().zip(&numbers).zip(candidates.iter()) {
+            *total += number * weight;
+            if trace.is_on() {
+                trace.scored(endpoint, scorer, scorer.score(request, endpoint), Some(number * weight));
+            }
+        }
+    }
+    totals
+}
+
+/// Puts numbers on the common scale; those that are not finite get the mean of the others, 1 if there are none.
+fn normalise(numbers: &mut [f64], prefers: Prefer, scale: Option<f64>) {
+    let (mut lowest, mut highest) = (f64::INFINITY, f64::NEG_INFINITY);
+    for number in numbers.iter().filter(|number| number.is_finite()) {
+        (lowest, highest) = (lowest.min(*number), highest.max(*number));
+    }
+    let best = if prefers == Prefer::Lower { lowest } else { highest };
+    // All alike: all are the best. Nobody known: the same.
+    let span = scale.unwrap_or(if highest > lowest { highest - lowest } else { 1.0 });
+    let (mut sum, mut known) = (0.0, 0u32);
+    for number in numbers.iter_mut().filter(|number| number.is_finite()) {
+        *number = 1.0 - (*number - best).abs() / span;
+        (sum, known) = (sum + *number, known + 1);
+    }
+    let neutral = if known == 0 { 1.0 } else { sum / f64::from(known) };
+    for number in numbers.iter_mut().filter(|number| !number.is_finite()) {
+        *number = neutral;
+    }
+}
+
+/// The position of the candidate that `picker` picks by its total; 0 if there are none.
+pub(super) fn pick(totals: &[f64], picker: Picker, rng: &mut fastrand::Rng) -> usize {
+    let total = |at: usize| totals.get(at).copied().unwrap_or(f64::NEG_INFINITY);
+    match picker {
+        Picker::Best | Picker::BestWithin(_) => best(totals, rng),
+        Picker::BestOfTwo => {
+            let first = rng.usize(..totals.len().max(1));
+            let other = (first + 1 + rng.usize(..totals.len().max(2) - 1)) % totals.len().max(1);
+            if total(other) > total(first) + EQUAL { other } else { first }
+        }
+        Picker::WeightedRandom => {
+            let chance = |total: &f64| total.max(0.0);
+            let mut drawn = rng.f64() * totals.iter().map(chance).sum::<f64>();
+            let found = totals.iter().position(|total| {
+                drawn -= chance(total);
+                drawn < 0.0
+            });
+            // Where nobody has a chance, the best are alike.
+            found.unwrap_or_else(|| best(totals, rng))
+        }
+    }
+}
+
+/// The highest; equal ones share the chance evenly.
+fn best(totals: &[f64], rng: &mut fastrand::Rng) -> usize {
+    let highest = totals.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut chosen, mut equals) = (0, 0usize);
+    for (at, total) in totals.iter().enumerate() {
+        if highest - total < EQUAL {
+            equals += 1;
+            if rng.usize(..equals) == 0 {
+                chosen = at;
+            }
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::routing::Score;
+    use crate::routing::conformance::{fleet, view};
+    use crate::state::Endpoint;
+
+    use super::*;
+
+    /// Gives each endpoint the number at its slot; NaN stands for one that is not known.
+    #[derive(Debug)]
+    struct Fixed(Prefer, &'static [f64]);
+
+    impl Scorer for Fixed {
+        fn name(&self) -> &'static str {
+            "fixed"
+        }
+
+        fn unit(&self) -> &'static str {
+            "points"
+        }
+
+        fn prefers(&self) -> Prefer {
+            self.0
+        }
+
+        fn score(&self, _: &RequestView<'_>, endpoint: &Endpoint) -> Score {
+            let value = self.1[endpoint.id.slot as usize];
+            if value.is_finite() { Score::of(value) } else { Score::UNKNOWN }
+        }
+    }
+
+    fn part(prefers: Prefer, numbers: &'static [f64], weight: f64) -> Part {
+        Part { scorer: Arc::new(Fixed(prefers, numbers)), weight, scale: None }
+    }
+
+    fn sums(parts: &[Part], size: usize, trace: &mut Trace) -> Vec<f64> {
+        let fleet = fleet(size);
+        totals(parts, &view(1), Candidates::all(&fleet).unwrap(), trace).to_vec()
+    }
+
+    #[test]
+    fn three_parts_of_match_and_one_of_running_requests_add_up_as_in_aibrix() {
+        let parts = [part(Prefer::Higher, &[50.0, 0.0], 3.0), part(Prefer::Lower, &[4.0, 0.0], 1.0)];
+        let mut trace = Trace::on();
+        let sums = sums(&parts, 2, &mut trace);
+        assert_eq!(sums, [0.75, 0.25]);
+        assert_eq!(pick(&sums, Picker::Best, &mut fastrand::Rng::with_seed(1)), 0);
+        let shares: Vec<_> = trace.into_record().unwrap().scores.iter().map(|score| score.share).collect();
+        assert_eq!(shares, [Some(0.75), Some(0.0), Some(0.0), Some(0.25)]);
+    }
+
+    #[test]
+    fn equal_numbers_are_all_the_best_and_an_unknown_one_is_the_mean_of_the_others() {
+        assert_eq!(sums(&[part(Prefer::Lower, &[3.0, 3.0], 1.0)], 2, &mut Trace::off()), [1.0, 1.0]);
+        assert_eq!(
+            sums(&[part(Prefer::Lower, &[0.0, f64::NAN, 4.0, 3.0], 1.0)], 4, &mut Trace::off()),
+            [1.0, 1.25 / 3.0, 0.0, 0.25]
+        );
+        let nobody = &[f64::NAN, f64::INFINITY];
+        assert_eq!(sums(&[part(Prefer::Higher, nobody, 1.0)], 2, &mut Trace::off()), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn with_a_scale_a_small_difference_counts_little_and_a_large_one_more_than_all() {
+        let scaled = |numbers| Part { scale: Some(10.0), ..part(Prefer::Lower, numbers, 1.0) };
+        assert_eq!(sums(&[scaled(&[1.0, 2.0, 31.0])], 3, &mut Trace::off()), [1.0, 0.9, -2.0]);
+        let other = part(Prefer::Higher, &[0.0, 1.0], 1.0);
+        let decided = |numbers| {
+            pick(
+                &sums(&[scaled(numbers), other.clone()], 2, &mut Trace::off()),
+                Picker::Best,
+                &mut fastrand::Rng::with_seed(1),
+            )
+        };
+        assert_eq!((decided(&[0.0, 1.0]), decided(&[0.0, 11.0])), (1, 0));
+    }
+
+    #[test]
+    fn near_sums_are_ties_and_every_picker_stays_within_its_candidates() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut counts = [0u32; 3];
+        for _ in 0..3000 {
+            counts[pick(&[0.5, 0.5 + 1e-12, 0.1], Picker::Best, &mut rng)] += 1;
+            for picker in [Picker::Best, Picker::BestOfTwo, Picker::WeightedRandom] {
+                for totals in [&[0.3][..], &[0.0, 0.0], &[-1.0, -2.0, 0.5]] {
+                    assert!(pick(totals, picker, &mut rng) < totals.len());
+                }
+            }
+        }
+        assert!(counts[0] > 1300 && counts[1] > 1300 && counts[2] == 0, "{counts:?}");
+    }
+
+    #[test]
+    fn a_weighted_draw_keeps_the_proportions_of_the_sums() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut counts = [0u32; 3];
+        (0..4000).for_each(|_| counts[pick(&[0.75, 0.25, 0.0], Picker::WeightedRandom, &mut rng)] += 1);
+        assert!((2850..3150).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+    }
+}

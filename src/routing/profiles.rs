@@ -1,0 +1,189 @@
+//! Config profiles: reading AIBrix's annotation, and finding the profile of a request.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::domain::{ModelProfiles, Profile, When};
+
+/// Name of the profile that is taken where none is named.
+const DEFAULT: &str = "default";
+/// What a client writes to leave the choice to us.
+const AUTO: &str = "auto";
+
+/// Lengths of a request, as far as they are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// Tokens of prompt.
+    pub(super) prompt_tokens: Option<u32>,
+    /// Tokens to which the request limits its answer.
+    pub(super) max_tokens: Option<u32>,
+}
+
+/// Why an annotation says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnotationError {
+    /// It is not the JSON that AIBrix knows.
+    #[error("not a model configuration: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It has no profiles.
+    #[error("there are no profiles in it")]
+    Empty,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Annotation {
+    locked_routing_strategy: Option<String>,
+    default_profile: Option<String>,
+    profiles: BTreeMap<Arc<str>, Annotated>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Annotated {
+    routing_strategy: Option<String>,
+    requests_per_second: u32,
+    routing_config: Hints,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Hints {
+    prompt_tokens_gte: Option<u32>,
+    prompt_tokens_lt: Option<u32>,
+    max_tokens_gte: Option<u32>,
+    max_tokens_lt: Option<u32>,
+}
+
+/// Reads the annotation `model.aibrix.ai/config`. Keys that are not ours are passed over: `routingConfig` is free.
+///
+/// # Errors
+/// If it cannot be read, or has no profiles; its lock does not count then either.
+pub fn parse_annotation(text: &str) -> Result<ModelProfiles, AnnotationError> {
+    let read: Annotation = serde_json::from_str(text)?;
+    if read.profiles.is_empty() {
+        return Err(AnnotationError::Empty);
+    }
+    let some = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let profile = |(name, profile): (Arc<str>, Annotated)| {
+        let Hints { prompt_tokens_gte, prompt_tokens_lt, max_tokens_gte, max_tokens_lt } = profile.routing_config;
+        let when = When { prompt_tokens_gte, prompt_tokens_lt, max_tokens_gte, max_tokens_lt };
+        let (strategy, requests_per_second) = (some(profile.routing_strategy), profile.requests_per_second);
+        (name, Profile { strategy, requests_per_second, when })
+    };
+    Ok(ModelProfiles {
+        locked: some(read.locked_routing_strategy),
+        default: some(read.default_profile),
+        profiles: read.profiles.into_iter().map(profile).collect(),
+    })
+}
+
+/// The profile of a request: the one that it names, or by its lengths if it says `auto`, else the default one. There may
+/// be none.
+pub(super) fn select<'a>(
+    profiles: &'a ModelProfiles,
+    named: Option<&str>,
+    lengths: Lengths,
+) -> Option<(&'a Arc<str>, &'a Profile)> {
+    let chosen = match named {
+        Some(AUTO) => by_lengths(profiles, lengths),
+        Some(name) => profiles.profiles.get_key_value(name),
+        None => None,
+    };
+    chosen.or_else(|| profiles.profiles.get_key_value(profiles.default.as_deref().unwrap_or(DEFAULT)))
+}
+
+/// The profile whose lengths all hold. Of several the one that says most; then the narrowest, in AIBrix's order; then
+/// the first by name.
+fn by_lengths(profiles: &ModelProfiles, lengths: Lengths) -> Option<(&Arc<str>, &Profile)> {
+    let fitting = profiles.profiles.iter().filter(|(_, profile)| hold(profile.when, lengths));
+    // Of equal keys `max_by_key` takes the last, so the order of names is turned round.
+    fitting.rev().max_by_key(|(_, profile)| {
+        let When { prompt_tokens_gte, prompt_tokens_lt, max_tokens_gte, max_tokens_lt } = profile.when;
+        // Without an upper limit there is the highest one.
+        let below = |limit: Option<u32>| Reverse(limit.unwrap_or(u32::MAX));
+        (count(profile.when), prompt_tokens_gte, below(prompt_tokens_lt), max_tokens_gte, below(max_tokens_lt))
+    })
+}
+
+fn count(when: When) -> usize {
+    let all = [when.prompt_tokens_gte, when.prompt_tokens_lt, when.max_tokens_gte, when.max_tokens_lt];
+    all.iter().flatten().count()
+}
+
+/// Whether all lengths that are given hold, and there is at least one. On a length that is not known none does.
+fn hold(when: When, lengths: Lengths) -> bool {
+    let at_least =
+        |limit: Option<u32>, length: Option<u32>| limit.is_none_or(|limit| length.is_some_and(|l| l >= limit));
+    let below = |limit: Option<u32>, length: Option<u32>| limit.is_none_or(|limit| length.is_some_and(|l| l < limit));
+    !when.is_empty()
+        && at_least(when.prompt_tokens_gte, lengths.prompt_tokens)
+        && below(when.prompt_tokens_lt, lengths.prompt_tokens)
+        && at_least(when.max_tokens_gte, lengths.max_tokens)
+        && below(when.max_tokens_lt, lengths.max_tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"{
+        "lockedRoutingStrategy": "",
+        "defaultProfile": "chat",
+        "profiles": {
+            "chat": { "routingStrategy": "least-request", "requestsPerSecond": 5 },
+            "long": { "routingStrategy": "throughput", "routingConfig": { "promptTokensGte": 1000, "other": [1] } },
+            "longest": { "routingStrategy": "random", "routingConfig": { "promptTokensGte": 5000 } },
+            "batch": { "routingConfig": { "promptTokensGte": 1000, "maxTokensGte": 512 } },
+            "short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } },
+            "a-short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } }
+        }
+    }"#;
+
+    fn selected(named: Option<&str>, prompt_tokens: Option<u32>, max_tokens: Option<u32>) -> String {
+        let profiles = parse_annotation(SAMPLE).unwrap();
+        select(&profiles, named, Lengths { prompt_tokens, max_tokens }).unwrap().0.to_string()
+    }
+
+    #[test]
+    fn the_annotation_of_aibrix_is_read_and_keys_that_are_not_ours_are_passed_over() {
+        let read = parse_annotation(SAMPLE).unwrap();
+        assert_eq!((read.locked, read.default.as_deref(), read.profiles.len()), (None, Some("chat"), 6));
+        assert_eq!(read.profiles["chat"].requests_per_second, 5);
+        assert_eq!(read.profiles["long"].strategy.as_deref(), Some("throughput"));
+    }
+
+    #[test]
+    fn an_annotation_without_profiles_does_not_count_nor_does_its_lock() {
+        assert!(matches!(parse_annotation(r#"{"lockedRoutingStrategy":"random"}"#), Err(AnnotationError::Empty)));
+        assert!(matches!(parse_annotation("{"), Err(AnnotationError::Json(_))));
+        assert!(matches!(parse_annotation("[]"), Err(_)));
+    }
+
+    #[test]
+    fn a_profile_that_is_not_there_falls_to_the_default_and_there_may_be_none() {
+        assert_eq!(selected(Some("long"), None, None), "long");
+        assert_eq!(selected(Some("nonsense"), None, None), "chat");
+        assert_eq!(selected(None, Some(2000), Some(2000)), "chat");
+        let none = parse_annotation(r#"{"profiles":{"a":{}}}"#).unwrap();
+        assert!(select(&none, None, Lengths::default()).is_none());
+        let default = parse_annotation(r#"{"profiles":{"default":{}}}"#).unwrap();
+        assert_eq!(&**select(&default, Some("x"), Lengths::default()).unwrap().0, "default");
+    }
+
+    #[test]
+    fn auto_takes_the_profile_that_says_most_then_the_narrowest_then_the_first_by_name() {
+        let auto = |prompt, max| selected(Some("auto"), prompt, max);
+        assert_eq!(auto(Some(1000), None), "long", "`Gte` includes its limit");
+        assert_eq!(auto(Some(999), None), "chat");
+        assert_eq!(auto(Some(9000), None), "longest", "the larger lower limit");
+        assert_eq!(auto(Some(9000), Some(512)), "batch", "two hints say more than one");
+        assert_eq!(auto(Some(99), Some(63)), "a-short", "the first by name");
+        assert_eq!(auto(Some(100), Some(63)), "chat", "`Lt` excludes its limit");
+        assert_eq!(auto(Some(99), None), "chat", "a hint on what is not known does not hold");
+        assert_eq!(auto(None, None), "chat");
+    }
+}

@@ -1,0 +1,93 @@
+//! Writing one number per candidate. One file a scorer.
+
+mod active_requests;
+mod busy_time;
+mod first_token;
+mod kv_cache;
+mod latency;
+mod lora;
+mod open_requests;
+mod outstanding_tokens;
+mod recent;
+mod recent_tokens;
+mod spill;
+mod usage;
+mod utilization;
+
+use std::fmt::Debug;
+
+use crate::domain::GaugeSet;
+use crate::state::Endpoint;
+
+use super::RequestView;
+
+pub use active_requests::ActiveRequests;
+pub use busy_time::BusyTime;
+pub use first_token::FirstToken;
+pub use kv_cache::KvCache;
+pub use latency::ExpectedLatency;
+pub use lora::{Holding, LoraAdapter};
+pub use open_requests::OpenRequests;
+pub use outstanding_tokens::OutstandingTokens;
+pub use recent_tokens::RecentTokens;
+pub use spill::{Levels, Spill};
+pub use usage::{Usage, UsageWeights};
+pub use utilization::Utilization;
+
+/// Which end of a scale is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefer {
+    /// Less is better.
+    Lower,
+    /// More is better.
+    Higher,
+}
+
+/// One candidate's number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// In the scorer's unit; never NaN, and infinite only in [`Score::UNKNOWN`].
+    pub value: f64,
+    /// False where an input was missing and the scorer used its stated substitute.
+    pub complete: bool,
+}
+
+impl Score {
+    /// What is needed for a number is missing. Whoever compares candidates takes such a one as average.
+    pub const UNKNOWN: Self = Self { value: f64::INFINITY, complete: false };
+
+    /// A number that nothing was missing for.
+    pub const fn of(value: f64) -> Self {
+        Self { value, complete: true }
+    }
+
+    /// Whether there is a number.
+    pub const fn is_known(self) -> bool {
+        self.value.is_finite()
+    }
+}
+
+/// Puts a number on a candidate, in a stated unit and direction.
+pub trait Scorer: Send + Sync + Debug {
+    /// Name in explanations.
+    fn name(&self) -> &'static str;
+
+    /// Unit of the number.
+    fn unit(&self) -> &'static str;
+
+    /// Which end is better.
+    fn prefers(&self) -> Prefer;
+
+    /// The gauges that it reads.
+    fn gauges(&self) -> GaugeSet {
+        GaugeSet::NONE
+    }
+
+    /// Whether equal numbers leave it to the open requests; false where the number already says as much.
+    fn ties_to_open_requests(&self) -> bool {
+        true
+    }
+
+    /// The number of one candidate.
+    fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
+}

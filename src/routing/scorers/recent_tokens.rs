@@ -1,0 +1,33 @@
+//! The work that an endpoint was given lately, in tokens.
+
+use crate::routing::{Prefer, RequestView, Score, Scorer};
+use crate::state::Endpoint;
+
+/// Tokens of the last minute per unit of weight, a prompt token counting as much as its weight says.
+///
+/// A request is charged with its estimate as it is sent, and with what it really was when the engine reports that.
+#[derive(Debug, Clone, Copy)]
+pub struct RecentTokens {
+    /// Output tokens that a prompt token counts for.
+    pub prompt_weight: f64,
+}
+
+impl Scorer for RecentTokens {
+    fn name(&self) -> &'static str {
+        "recent-tokens"
+    }
+
+    fn unit(&self) -> &'static str {
+        "weighted tokens a minute per weight"
+    }
+
+    fn prefers(&self) -> Prefer {
+        Prefer::Lower
+    }
+
+    fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
+        let sums = endpoint.live.measured.outcomes(request.now);
+        let tokens = self.prompt_weight * sums.prompt_tokens as f64 + sums.output_tokens as f64;
+        Score::of(tokens / endpoint.weight())
+    }
+}

@@ -1,0 +1,277 @@
+//! The strategies of a process: registered ones, named ones, and combinations as requests ask for them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::domain::{Complaint, EndpointId, ModelProfiles, StrategySpec, hint};
+
+use super::combined::Combined;
+use super::grammar::{self, GrammarError, Named};
+use super::named::Builder;
+use super::{Needs, Router, STRATEGIES, Scored};
+
+/// The name under which decisions of combinations are counted.
+pub const COMBINATION: &str = "combination";
+
+/// A strategy ready for use. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Strategy {
+    /// Its name; of a combination, its canonical text.
+    pub name: Arc<str>,
+    /// Its place in [`StrategySet::names`], for arrays of metrics.
+    pub index: usize,
+    /// The strategy.
+    pub router: Arc<dyn Router>,
+    /// What it needs.
+    pub needs: Arc<Needs>,
+}
+
+impl Strategy {
+    pub(super) fn new(name: Arc<str>, index: usize, router: Arc<dyn Router>) -> Self {
+        let needs = Arc::new(router.needs());
+        Self { name, index, router, needs }
+    }
+}
+
+/// What the configuration says of strategies.
+#[derive(Debug, Clone, Copy)]
+pub struct Configured<'a> {
+    /// Which serves requests that name none: a name, or a combination.
+    pub algorithm: &'a str,
+    /// Whether clients may name one.
+    pub header: bool,
+    /// Named strategies.
+    pub strategies: &'a BTreeMap<String, StrategySpec>,
+    /// Config profiles by model.
+    pub models: &'a BTreeMap<String, ModelProfiles>,
+}
+
+/// The strategies of this process, built once, and which of them is the default.
+#[derive(Debug)]
+pub struct StrategySet {
+    /// The registered ones in their order, then the named ones in the order of their names.
+    strategies: Vec<Known>,
+    /// Positions in `strategies`, aliases included.
+    by_name: HashMap<Box<str>, usize>,
+    combined: Combined,
+    default: Strategy,
+    pub(super) header: bool,
+    pub(super) models: BTreeMap<String, ModelProfiles>,
+    always: Needs,
+}
+
+/// A strategy, and what there is of it to combine.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) strategy: Strategy,
+    pub(super) scored: Option<Scored>,
+}
+
+/// Why a text does not give a strategy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceError {
+    /// There is no strategy of that name.
+    #[error("there is no strategy \"{name}\"; {}", hint(name, known.iter().map(|name| &**name)))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// All that there are.
+        known: Vec<Arc<str>>,
+    },
+    /// The text is not of the form `name[:weight],...`.
+    #[error("\"{text}\" is not a strategy nor a combination of some: {error}")]
+    Grammar {
+        /// The text, or its beginning.
+        text: String,
+        /// What is wrong with it.
+        error: GrammarError,
+    },
+    /// A strategy that stands alone was combined.
+    #[error("\"{name}\" cannot be combined with others: it does not score endpoints; those that do are {}", combinable.join(", "))]
+    Alone {
+        /// The strategy.
+        name: String,
+        /// Those that can.
+        combinable: Vec<Arc<str>>,
+    },
+}
+
+/// Why strategies cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|complaint| &*complaint.message).collect::<Vec<_>>().join("; "))]
+pub struct InvalidStrategies(pub Vec<Complaint>);
+
+/// Names of all registered strategies, in their order.
+pub fn names() -> Vec<&'static str> {
+    STRATEGIES.iter().map(|registration| registration.name).collect()
+}
+
+impl StrategySet {
+    /// Builds every registered strategy; `default` serves requests that name none.
+    ///
+    /// # Errors
+    /// If `default` is not known, or a strategy cannot be built from its defaults.
+    pub fn build(default: &str) -> Result<Self, InvalidStrategies> {
+        let (strategies, models) = (BTreeMap::new(), BTreeMap::new());
+        Self::configured(Configured { algorithm: default, header: true, strategies: &strategies, models: &models })
+    }
+
+    /// Builds what the configuration says.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with the path to its place.
+    pub fn configured(configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
+        let mut builder = Builder::registered();
+        configured.strategies.iter().for_each(|(name, spec)| builder.add(name, spec));
+        let Builder { strategies, by_name, mut complaints } = builder;
+        let Some(first) = strategies.first().map(|known| known.strategy.clone()) else {
+            return Err(InvalidStrategies(complaints));
+        };
+        let (header, models) = (configured.header, configured.models.clone());
+        let (combined, always) = (Combined::default(), Needs::default());
+        let mut set = Self { strategies, by_name, combined, default: first, header, models, always };
+        match set.resolve(configured.algorithm) {
+            Ok(default) => set.default = default,
+            Err(error) => complaints.push(Complaint::at(["routing", "algorithm"], error.to_string())),
+        }
+        let by_models = set.check_models(&mut complaints);
+        if !complaints.is_empty() {
+            return Err(InvalidStrategies(complaints));
+        }
+        let named = set.strategies.iter().skip(STRATEGIES.len()).map(|known| &known.strategy);
+        let always = [&set.default, set.last_resort()].into_iter().chain(named).chain(&by_models);
+        set.always = needs_of(always);
+        Ok(set)
+    }
+
+    /// A set of one strategy, which need not be registered.
+    #[cfg(test)]
+    pub(crate) fn only(router: Arc<dyn Router>) -> Self {
+        let strategy = Strategy::new("only".into(), 0, router);
+        let strategies = vec![Known { strategy: strategy.clone(), scored: None }];
+        let (combined, always) = (Combined::default(), (*strategy.needs).clone());
+        let by_name = HashMap::from([("only".into(), 0)]);
+        Self { strategies, by_name, combined, default: strategy, header: true, models: BTreeMap::new(), always }
+    }
+
+    /// The strategies that profiles name; complains of those that do not exist.
+    fn check_models(&self, complaints: &mut Vec<Complaint>) -> Vec<Strategy> {
+        let mut found = Vec::new();
+        let mut check = |text: &str, path: &[&str]| match self.resolve(text) {
+            Ok(strategy) => found.push(strategy),
+            Err(error) => complaints.push(Complaint::at(path.iter().copied(), error.to_string())),
+        };
+        for (model, profiles) in &self.models {
+            if let Some(locked) = &profiles.locked {
+                check(locked, &["routing", "models", model, "locked"]);
+            }
+            for (name, profile) in &profiles.profiles {
+                if let Some(strategy) = &profile.strategy {
+                    check(strategy, &["routing", "models", model, "profiles", name, "strategy"]);
+                }
+            }
+        }
+        for (model, profiles) in &self.models {
+            if let Some(default) = profiles.default.as_deref().filter(|name| !profiles.profiles.contains_key(*name)) {
+                let known = hint(default, profiles.profiles.keys().map(|name| &**name));
+                let message = format!("there is no profile \"{default}\"; {known}");
+                complaints.push(Complaint::at(["routing", "models", model, "default"], message));
+            }
+        }
+        found
+    }
+
+    /// The strategy that a text names: a name, an alias, or a combination.
+    ///
+    /// # Errors
+    /// [`ChoiceError`]: what is wrong with the text.
+    pub fn resolve(&self, text: &str) -> Result<Strategy, ChoiceError> {
+        if let Some(strategy) = self.named(text) {
+            return Ok(strategy.clone());
+        }
+        match grammar::parse(text) {
+            Ok(Named::One(name)) => Ok(self.known(name)?.strategy.clone()),
+            Ok(Named::Several(items)) => {
+                let mut parts = Vec::with_capacity(items.len());
+                for (name, weight) in items {
+                    let known = self.known(name)?;
+                    let Some(scored) = &known.scored else { return Err(self.alone(name)) };
+                    parts.push((known, scored, weight));
+                }
+                Ok(self.combined.get(&parts, self.strategies.len()))
+            }
+            Err(error) => Err(ChoiceError::Grammar { text: text.chars().take(80).collect(), error }),
+        }
+    }
+
+    fn known(&self, name: &str) -> Result<&Known, ChoiceError> {
+        let found = self.by_name.get(name).and_then(|at| self.strategies.get(*at));
+        found.ok_or_else(|| ChoiceError::Unknown { name: name.to_owned(), known: self.names_where(|_| true) })
+    }
+
+    fn alone(&self, name: &str) -> ChoiceError {
+        let combinable = self.names_where(|known| known.scored.is_some());
+        ChoiceError::Alone { name: name.to_owned(), combinable }
+    }
+
+    fn names_where(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Arc<str>> {
+        self.strategies.iter().filter(|known| wanted(known)).map(|known| Arc::clone(&known.strategy.name)).collect()
+    }
+
+    /// The strategy of that name or alias.
+    pub fn named(&self, name: &str) -> Option<&Strategy> {
+        Some(&self.strategies.get(*self.by_name.get(name)?)?.strategy)
+    }
+
+    /// Names by [`Strategy::index`]: registered, named, and one for all combinations.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.names_where(|_| true).into_iter().chain([COMBINATION.into()]).collect()
+    }
+
+    /// Whether it can be a part of a combination.
+    pub fn is_combinable(&self, name: &str) -> bool {
+        self.known(name).is_ok_and(|known| known.scored.is_some())
+    }
+
+    /// The default strategy.
+    pub fn default_strategy(&self) -> &Strategy {
+        &self.default
+    }
+
+    /// What serves when a strategy could not decide in time: the least loaded endpoint.
+    pub fn last_resort(&self) -> &Strategy {
+        self.named("least-request").unwrap_or(&self.default)
+    }
+
+    /// What all strategies need together, those included that nobody may ever ask for.
+    pub fn needs(&self) -> Needs {
+        needs_of(self.strategies.iter().map(|known| &known.strategy))
+    }
+
+    /// What the default, the named ones and those of profiles need: always there. What another needs is asked of the
+    /// strategy itself when a request first names it.
+    pub fn needs_always(&self) -> &Needs {
+        &self.always
+    }
+
+    /// Combinations that were put together for requests, since the start.
+    pub fn combinations_built(&self) -> u64 {
+        self.combined.built()
+    }
+
+    #[cfg(test)]
+    pub(super) fn combined(&self) -> &Combined {
+        &self.combined
+    }
+
+    /// Tells every strategy that an endpoint left.
+    pub fn on_endpoint_removed(&self, id: EndpointId) {
+        for known in &self.strategies {
+            known.strategy.router.on_endpoint_removed(id);
+        }
+    }
+}
+
+fn needs_of<'a>(strategies: impl IntoIterator<Item = &'a Strategy>) -> Needs {
+    strategies.into_iter().fold(Needs::default(), |needs, strategy| needs.with((*strategy.needs).clone()))
+}

@@ -1,0 +1,22 @@
+//! The endpoint with the fewest tokens of work ahead.
+
+use crate::routing::{About, Built, OutstandingTokens, Registration, Scored};
+
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "least-tokens",
+    aliases: &[],
+    summary: "the endpoint with the fewest tokens ahead of it: prompts to prefill and output to come",
+    about: About {
+        purpose: "Requests of very different size: a prompt of 100,000 tokens does not count as one of a hundred.",
+        formula: "Lowest (prompt tokens not yet prefilled + expected output tokens in flight, this request's \
+                  included) / weight. Requests of other senders count as large as this one.",
+        missing: "Without a fresh reading of the engine, our own requests alone. Where no size is known, the open \
+                  requests decide.",
+        source: "The in-flight token load of llm-d, without what the prefix cache saves.",
+    },
+    parameters: &[],
+    build: |parameters| {
+        parameters.none()?;
+        Ok(Built::Scored(Scored::new(OutstandingTokens)))
+    },
+};

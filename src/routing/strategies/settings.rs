@@ -1,0 +1,27 @@
+//! Reading and checking parameters that several strategies have.
+
+use crate::routing::BuildError;
+
+/// A share as whole percent.
+///
+/// # Errors
+/// Below 0 or above 10.
+pub(super) fn percent(name: &str, share: f64) -> Result<u16, BuildError> {
+    at_least(name, share, 0.0)?;
+    if share > 10.0 {
+        return Err(BuildError(format!("\"{name}\" is {share}; it is 10 at most")));
+    }
+    #[expect(clippy::cast_sign_loss, reason = "checked above")]
+    Ok((share * 100.0).round() as u16)
+}
+
+/// Checks a lower bound.
+///
+/// # Errors
+/// Below it, or no number.
+pub(super) fn at_least(name: &str, value: f64, least: f64) -> Result<(), BuildError> {
+    if value.is_finite() && value >= least {
+        return Ok(());
+    }
+    Err(BuildError(format!("\"{name}\" is {value}; it is {least} at least")))
+}
