@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
-use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{Asked, Choice, Plan};
+use crate::index::{Chain, Chainer, Root};
+use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
+use crate::routing::{Asked, Choice, Expectation, Plan};
 use crate::state::Ticket;
 
 use super::answer::Observed;
@@ -17,6 +18,8 @@ use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, 
 
 /// Bytes of JSON that make a token, roughly: English text has 4.
 const BYTES_PER_TOKEN: usize = 4;
+/// Blocks of a prompt that are looked at: its first mebibyte.
+const PREFIX_BLOCKS_MAX: usize = 4096;
 /// When to come back after a 503 that discovery or a restart will mend.
 pub(super) const RETRY_AFTER_S: u32 = 2;
 
@@ -38,6 +41,8 @@ pub(super) struct Booking {
     pub(super) choice: Choice,
     pub(super) sent: Moment,
     pub(super) ticket: Option<Ticket>,
+    /// What its strategy expects of it.
+    pub(super) expectation: Option<Expectation>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
@@ -193,6 +198,7 @@ impl Exchange {
             Err(error) => self.refuse(ApiError::from(error)),
             Ok(head) => {
                 self.ask(&head);
+                self.ask_prefix(&head);
                 self.decide()
             }
         }
@@ -231,7 +237,21 @@ impl Exchange {
             prompt_cache_key: own(&head.prompt_cache_key),
             previous_response_id: own(&head.previous_response_id),
             headers: mem::take(&mut self.head.kept),
+            prefix: Chain::default(),
         };
+    }
+
+    /// Hashes the prompt, if the strategy that will decide goes by it.
+    fn ask_prefix(&mut self, head: &openai::Head<'_>) {
+        let snapshot = self.core.reader.load();
+        let adapter_of = self.view(&snapshot).adapter_of;
+        let choice = self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, None);
+        if choice.is_ok_and(|choice| choice.strategy.needs.prefix) {
+            let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
+            let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
+            canonical::write(head, |piece| chainer.push(piece));
+            self.asked.prefix = chainer.finish();
+        }
     }
 
     fn decide_for(&mut self, model: &str) -> Step {

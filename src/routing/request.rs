@@ -5,6 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::domain::{GaugeSet, Moment, Work};
+use crate::index::Chain;
 
 /// What a request asks for. Made once when its body is read, kept to the end of the exchange.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct Asked {
     pub previous_response_id: Option<Box<str>>,
     /// The headers that some strategy needs.
     pub headers: KeptHeaders,
+    /// Its prompt as a chain of block hashes, if the strategy needs it.
+    pub prefix: Chain,
 }
 
 /// Request headers that were kept, names in lower case. A client controls them: few, bounded, and never logged.
@@ -83,6 +86,8 @@ pub struct Needs {
     pub headers: Vec<Box<str>>,
     /// What it measures of answers.
     pub answers: AnswerNeeds,
+    /// The prompt's hashes.
+    pub prefix: bool,
 }
 
 /// What has to be looked at in answers, which costs a message for every piece of their bodies.
@@ -109,6 +114,7 @@ impl Needs {
                 self.headers.push(header);
             }
         }
+        self.prefix |= other.prefix;
         self.answers.first_token |= other.answers.first_token;
         self.answers.usage |= other.answers.usage;
         self
