@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Deserialize;
 
-use crate::domain::{EndpointId, Moment};
+use crate::domain::{EndpointId, Gauge, GaugeSet, Moment};
 use crate::index::{BLOCK_BYTES, Matches, PrefixIndex, Settings as IndexSettings};
 use crate::routing::picker::lowest;
 use crate::routing::{
@@ -107,7 +107,7 @@ impl PrefixCache {
 
 impl Router for PrefixCache {
     fn needs(&self) -> Needs {
-        Needs { prefix: true, ..Needs::default() }
+        Needs { prefix: true, ..Needs::gauges(GaugeSet::of(&[Gauge::KvCapacity, Gauge::Running, Gauge::Waiting])) }
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
@@ -131,6 +131,11 @@ impl Router for PrefixCache {
             let later = |at: u64| Some(at.max(request.now.as_micros()).saturating_add(micros));
             // Never fails: the closure always gives a value.
             cell.fetch_update(Relaxed, Relaxed, later).ok();
+        }
+        let capacity = endpoint.live.signals.gauge(Gauge::KvCapacity, request.now, request.stale_after);
+        if let Some(tokens) = capacity.filter(|tokens| *tokens > 0.0) {
+            #[expect(clippy::cast_sign_loss, reason = "gauges are not negative")]
+            self.index.set_capacity(endpoint.id, tokens as usize / BLOCK_TOKENS as usize);
         }
         let is_long = !prefix.is_empty();
         is_long.then(|| Expectation::new(Arc::clone(&self.index), endpoint.id, prefix.clone(), request.now))
