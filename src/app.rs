@@ -20,8 +20,8 @@ use crate::discovery::{self, SourceStatus};
 use crate::domain::{Clock, Complaint, EndpointSpec};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
-use crate::routing::{Configured, STRATEGIES, StrategySet};
-use crate::scrape::{self, ScrapeStatus};
+use crate::routing::{Configured, StrategySet, describe};
+use crate::scrape::{self, Freshness, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::families;
@@ -38,11 +38,6 @@ const HEALTH_PACE: Duration = Duration::from_millis(50);
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
 const FILE: SourceId = SourceId(1);
-
-/// Names and summaries of the strategies, for the command line and the admin page.
-pub fn strategies() -> Vec<(&'static str, &'static str)> {
-    STRATEGIES.iter().map(|strategy| (strategy.name, strategy.summary)).collect()
-}
 
 /// What is wrong with the strategies and profiles of a configuration.
 pub fn check_strategies(config: &Config) -> Vec<Complaint> {
@@ -92,7 +87,7 @@ impl Cold {
         let (reader, clock) = (registry.reader(), Clock::start());
         let strategies = Arc::new(StrategySet::configured(configured(&config.routing))?);
         let metrics = Metrics::new(&strategies.names().iter().map(|name| &**name).collect::<Vec<_>>());
-        metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone());
+        metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone(), config.metrics.per_endpoint);
         let combined = Arc::clone(&strategies);
         metrics.watch(families::COMBINATIONS_BUILT, &[], move || combined.combinations_built() as f64);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -226,8 +221,13 @@ impl Cold {
         watch(families::SCRAPES, &[("result", "failed")], |status| &status.reads_failed);
         watch(families::SCRAPE_UNREADABLE, &[], |status| &status.unreadable_lines);
         watch(families::SCRAPE_TOO_LARGE, &[], |status| &status.pages_too_large);
+        watch(families::ENGINE_RESTARTS, &[], |status| &status.engine_restarts);
+        let (reader, clock, stale) = (self.reader.clone(), self.clock.clone(), self.config.scrape.stale_after);
+        let freshness = Freshness::new(reader, clock, stale, Arc::clone(&status));
+        self.readiness.watch("scraping", move || (true, freshness.text()));
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        self.keep("scraping", scrape::run(reader, config, self.clock.clone(), status, self.cancel.clone()));
+        let demand = Arc::clone(self.core.strategies.demand());
+        self.keep("scraping", scrape::run(reader, demand, config, self.clock.clone(), status, self.cancel.clone()));
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {
@@ -245,7 +245,7 @@ impl Cold {
             clock: self.clock.clone(),
             stale_after: self.config.scrape.stale_after,
             core: Arc::clone(&self.core),
-            strategies: strategies(),
+            strategies: describe::describe(&self.core.strategies),
         };
         let served = admin::serve(listener, state, self.cancel.clone());
         self.keep("admin", async move {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::{Form, SETTINGS, Setting, docs};
 use crate::simulate;
@@ -16,8 +16,13 @@ pub enum Action {
     Serve(Given),
     /// Validate and print the effective configuration.
     Check(Given),
-    /// List the strategies.
-    Strategies,
+    /// List the strategies, or say all there is to say of one or of all.
+    Strategies {
+        /// The one that was named.
+        name: Option<String>,
+        /// Say all.
+        verbose: bool,
+    },
     /// Simulate a fleet.
     Simulate(Box<simulate::Options>),
     /// Print a reference page.
@@ -40,6 +45,8 @@ pub enum Page {
     Configuration,
     /// Every metric.
     Metrics,
+    /// Every strategy.
+    Strategies,
 }
 
 /// Reads the command line.
@@ -52,11 +59,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
         Some(("serve", matches)) => Action::Serve(given(matches)),
         Some(("check", matches)) => Action::Check(given(matches)),
         Some(("simulate", matches)) => Action::Simulate(Box::new(simulate::read(matches)?)),
-        Some(("docs", matches)) => {
-            let metrics = matches.get_one::<String>("page").is_some_and(|page| page == "metrics");
-            Action::Docs(if metrics { Page::Metrics } else { Page::Configuration })
+        Some(("docs", matches)) => Action::Docs(match matches.get_one::<String>("page").map(String::as_str) {
+            Some("metrics") => Page::Metrics,
+            Some("strategies") => Page::Strategies,
+            _ => Page::Configuration,
+        }),
+        Some((_, matches)) => {
+            let name = matches.get_one::<String>("name").cloned();
+            Action::Strategies { name, verbose: matches.get_flag("verbose") }
         }
-        _ => Action::Strategies,
+        None => Action::Strategies { name: None, verbose: false },
     })
 }
 
@@ -78,8 +90,19 @@ fn command() -> Command {
     );
     let page = Arg::new("page")
         .required(true)
-        .value_parser(PossibleValuesParser::new(["configuration", "metrics"]))
+        .value_parser(PossibleValuesParser::new(["configuration", "metrics", "strategies"]))
         .help("Which page");
+    let name = Arg::new("name").value_name("NAME").help("Say all there is to say of this one, by its name or an alias");
+    let verbose = Arg::new("verbose").long("verbose").short('v').action(ArgAction::SetTrue).help("Say it of all");
+    let strategies = Command::new("strategies")
+        .about("List the routing strategies, or explain them")
+        .long_about(
+            "List the routing strategies with a line each. With a name, or with --verbose: what it is for, its formula, \
+             what it reads, what happens when something is missing, its parameters and their defaults, where it comes \
+             from.",
+        )
+        .arg(name)
+        .arg(verbose);
     Command::new("fairlead")
         .about("An LLM inference router behind Envoy: picks the engine that will answer soonest")
         .version(env!("CARGO_PKG_VERSION"))
@@ -87,7 +110,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_settings(serve))
         .subcommand(with_settings(check))
-        .subcommand(Command::new("strategies").about("List the routing strategies"))
+        .subcommand(strategies)
         .subcommand(simulate::command())
         .subcommand(Command::new("docs").about("Print a reference page as Markdown").arg(page))
 }
@@ -157,6 +180,15 @@ mod tests {
                 setting.key
             );
         }
+    }
+
+    #[test]
+    fn strategies_are_listed_or_explained() {
+        let strategies = |name: Option<&str>, verbose| Action::Strategies { name: name.map(str::to_owned), verbose };
+        assert_eq!(parsed("fairlead strategies").unwrap(), strategies(None, false));
+        assert_eq!(parsed("fairlead strategies random").unwrap(), strategies(Some("random"), false));
+        assert_eq!(parsed("fairlead strategies --verbose").unwrap(), strategies(None, true));
+        assert_eq!(parsed("fairlead docs strategies").unwrap(), Action::Docs(Page::Strategies));
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use fairlead::cli::{self, Action, Given, Page};
 use fairlead::config::{self, Fault, Loaded, Sources};
+use fairlead::domain::hint;
+use fairlead::routing::{self, describe};
 use fairlead::{app, simulate, telemetry};
 
 #[cfg(feature = "mimalloc")]
@@ -16,9 +19,10 @@ fn main() -> ExitCode {
     let done = match action {
         Action::Serve(given) => load(&given).map(serve),
         Action::Check(given) => load(&given).map(|loaded| print(&loaded.to_yaml())),
-        Action::Strategies => Ok(print(&strategies())),
+        Action::Strategies { name, verbose } => Ok(strategies(name.as_deref(), verbose)),
         Action::Simulate(options) => Ok(simulate::execute(&options, &mut io::stdout().lock()).map_err(Into::into)),
         Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
+        Action::Docs(Page::Strategies) => Ok(print(&describe::page())),
         Action::Docs(Page::Metrics) => Ok(print(&telemetry::metrics::docs::page())),
     };
     match done {
@@ -38,11 +42,13 @@ fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
     config::load(&Sources { file, env: &config::process_env, flags: &given.flags, check: &app::check_strategies })
 }
 
-fn strategies() -> String {
-    let strategies = app::strategies();
-    let width = strategies.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<_> = strategies.iter().map(|(name, summary)| format!("{name:width$}  {summary}")).collect();
-    lines.join("\n") + "\n"
+fn strategies(name: Option<&str>, verbose: bool) -> anyhow::Result<()> {
+    if name.is_none() && !verbose {
+        return print(&describe::list());
+    }
+    let text = describe::explain(name);
+    let hint = || hint(name.unwrap_or_default(), routing::names());
+    print(&text.with_context(|| format!("there is no strategy \"{}\"; {}", name.unwrap_or_default(), hint()))?)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::exchange::Core;
+use crate::routing::describe;
 use crate::state::Reader;
 use crate::telemetry::Metrics;
 
@@ -48,8 +49,8 @@ pub struct AdminState {
     pub stale_after: Duration,
     /// What requests are decided by.
     pub core: Arc<Core>,
-    /// Names and summaries.
-    pub strategies: Vec<(&'static str, &'static str)>,
+    /// The strategies.
+    pub strategies: Vec<describe::Description>,
 }
 
 /// Serves the admin port until `cancel` is cancelled.

@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{EndpointId, EndpointSpec, Gauge, Gauges, Work};
-use crate::routing::StrategySet;
-use crate::state::{Endpoint, Snapshot, Ticket};
+use crate::domain::{EndpointId, EndpointSpec, EngineKind, Gauge, Gauges, Work};
+use crate::routing::{StrategySet, describe};
+use crate::state::{Adapters, Endpoint, Snapshot, Ticket};
 
 struct Admin {
     address: SocketAddr,
@@ -31,7 +31,7 @@ impl Admin {
             core: Arc::new(core),
             clock,
             stale_after: Duration::from_mins(1),
-            strategies: vec![("random", "any endpoint")],
+            strategies: describe::describe(&StrategySet::build("random").unwrap()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, cancel, tasks) = (listener.local_addr().unwrap(), CancellationToken::new(), TaskTracker::new());
@@ -89,13 +89,21 @@ async fn endpoints_are_told_with_their_numbers() {
     let before = admin.json("/api/endpoints").await.1;
     let page = Gauges::default().with(Gauge::Running, 2.0).with(Gauge::KvUsage, 0.5);
     endpoint.live.publish(&page, endpoint.live.mark(), admin.state.clock.now());
+    endpoint.live.signals.set_engine(EngineKind::Sglang);
+    endpoint.live.signals.set_adapters(Some(Adapters { running: vec!["sql".to_owned()], waiting: Vec::new() }));
     let _ticket = Ticket::open(endpoint, Work::default(), &admin.state.clock);
     let mut after = admin.json("/api/endpoints").await.1;
     assert!(before["endpoints"][0]["age_ms"].is_null() && after["endpoints"][0]["age_ms"].take().is_u64());
+    let mut signals = after["endpoints"][0]["signals"].take();
+    assert!(signals["kv_usage"]["age_ms"].take().is_u64());
+    let told = json!({ "value": 0.5, "unit": "share", "origin": "engine", "age_ms": null });
+    assert_eq!((&signals["kv_usage"], &signals["waiting"]), (&told, &json!(null)));
+    let ours = json!({ "value": 3.0, "unit": "requests", "origin": "ours", "age_ms": 0 });
+    assert_eq!(signals["requests"], ours);
     let expected = json!({
-        "address": "127.0.0.1:8001", "name": "127.0.0.1:8001", "models": [], "engine": "vllm", "weight": 3,
-        "in_flight": 1, "sent": 1, "failed": 0, "aside_ms": 0,
-        "gauges": { "running": 2.0, "waiting": null, "kv_usage": 0.5 }, "age_ms": null,
+        "address": "127.0.0.1:8001", "name": "127.0.0.1:8001", "models": [], "engine": "sglang", "weight": 3,
+        "in_flight": 1, "sent": 1, "failed": 0, "aside_ms": 0, "age_ms": null, "signals": null,
+        "active_adapters": { "running": ["sql"], "waiting": [] },
     });
     assert_eq!(after, json!({ "version": 4, "endpoints": [expected] }));
 }
@@ -103,7 +111,9 @@ async fn endpoints_are_told_with_their_numbers() {
 #[tokio::test]
 async fn the_rest_is_served_and_unknown_paths_are_json() {
     let admin = Admin::start().await;
-    assert_eq!(admin.json("/api/strategies").await.1, json!([{ "name": "random", "summary": "any endpoint" }]));
+    let strategies = admin.json("/api/strategies").await.1;
+    let random = strategies.as_array().unwrap().iter().find(|strategy| strategy["name"] == "random").unwrap();
+    assert_eq!(random["about"]["source"], "AIBrix `random`.");
     assert_eq!(admin.json("/api/config").await.1["listen"]["ext_proc"], "0.0.0.0:50052");
     assert!(admin.get("/", "text/html").await.1.contains("<title>Fairlead</title>"));
     let (status, body) = admin.json("/nothing").await;

@@ -17,7 +17,9 @@ and where each value was given, or all faults with their lines.
 
 The flag and the environment variable of a key follow from it: `listen.ext_proc` is `--listen-ext-proc` and
 `FAIRLEAD_LISTEN_EXT_PROC`. `routing.algorithm` also answers to `ROUTING_ALGORITHM`. An environment variable that is
-empty counts as not set. Unknown keys are faults. A section may be left out or empty.
+empty counts as not set. Unknown keys are faults. A section may be left out or empty. Named strategies
+(`routing.strategies`) and config profiles (`routing.models`) are maps and have no flags; [strategies.md](strategies.md)
+describes them.
 
 Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative
 to the working directory. No value is a secret: `check` and `/api/config` show all of them.
@@ -44,14 +46,40 @@ A list; the file at `discovery.file.path` is the same list. It has no flag.
 | `address` | required | Where requests go: `ip:port`. One endpoint for each address. |
 | `name` | the address | Name for people. |
 | `models` | any model | Models served: names, or `{ name: …, adapters: […] }`. |
-| `engine` | `vllm` | `vllm`, or `none` for an engine whose metrics we do not read. |
+| `engine` | `auto` | `auto` recognises it by its metrics; else `vllm`, `sglang`, `trtllm`, `triton`, `llamacpp`, `tgi`, `xllm`, `generic` (see `scrape.generic.metrics`), or `none` for an engine whose metrics we do not read. |
 | `role` | `both` | `both`, `prefill` or `decode`. |
 | `weight` | `1` | Relative capacity, 1 to 1,000. |
 | `cost` | `1.0` | Relative cost, at least 0. |
 | `tier` | none | Tier name. |
 | `region` | none | Region name. |
 | `labels` | none | Free labels. |
+| `profiles` | none | Config profiles of its models, as the JSON of AIBrix's annotation `model.aibrix.ai/config` ([aibrix.md](aibrix.md#model-configuration)). |
 | `metrics_address` | `address` | Where metrics are read. |
+";
+
+const GENERIC: &str = "
+### `scrape.generic.metrics`: an engine with metrics of its own
+
+A mapping from what is told to where; it has no flag. `signals.md` lists the names on the left.
+
+```yaml
+scrape:
+  generic:
+    path: /metrics
+    metrics:
+      running: { names: [my_running] }
+      waiting: { names: [my_queue, my_old_queue] }           # the first name that a page has
+      kv_usage: { names: [my_cache_percent], fold: mean, scale: 0.01 }
+      ttft: { names: [my_first_token_ms], scale: 0.001 }     # a histogram, without _bucket
+      generation_tokens: { names: [my_tokens_total], only: { kind: output } }
+```
+
+| key | default | meaning |
+|---|---|---|
+| `names` | required | Names of the metric, the preferred one first; of a histogram without suffix. |
+| `fold` | `sum` | How several series become one: `sum`, `mean`, `max` or `min`. |
+| `scale` | `1.0` | What a value is multiplied by to be in our unit. |
+| `only` | none | Labels; a series that has one of them with another value does not count. |
 ";
 
 /// The whole page, in Markdown.
@@ -67,6 +95,9 @@ pub fn page() -> String {
         row(&mut page, setting);
         if setting.key == "discovery.file.poll" {
             page.push_str(ENDPOINTS);
+        }
+        if setting.key == "scrape.generic.path" {
+            page.push_str(GENERIC);
         }
     }
     page

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::{EndpointConfig, ModelConfig};
+use crate::domain::parse_annotation;
 
 /// Longest model or adapter name, in bytes.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
@@ -35,6 +36,9 @@ fn check_endpoint(endpoint: &EndpointConfig) -> Vec<String> {
     }
     if !(endpoint.cost.is_finite() && endpoint.cost >= 0.0) {
         faults.push(format!("cost {} is not a finite number of at least 0", endpoint.cost));
+    }
+    if let Some(error) = endpoint.profiles.as_deref().and_then(|text| parse_annotation(text).err()) {
+        faults.push(format!("profiles: {error}"));
     }
     for model in &endpoint.models {
         check_model(model, &mut faults);

@@ -192,11 +192,23 @@ pub const SETTINGS: &[Setting] = &[
         Form::Number,
         "gRPC streams on one connection; Envoy opens another connection above it.",
     ),
-    set("scrape.interval", Form::Duration, "Pause between two reads of one endpoint, jittered by a tenth."),
+    set(
+        "scrape.interval_min",
+        Form::Duration,
+        "Pause between two reads of an endpoint that is busy, jittered by a tenth.",
+    ),
+    set("scrape.interval_max", Form::Duration, "Pause that it grows to while nothing happens there."),
     set("scrape.timeout", Form::Duration, "Limit of one read, connecting included."),
     set("scrape.stale_after", Form::Duration, "Age at which a value counts as absent."),
+    set("scrape.window", Form::Duration, "Length of the window over which rates, means and quantiles are taken."),
     set("scrape.concurrency", Form::Number, "Reads under way at once."),
+    set(
+        "scrape.reads_per_second_max",
+        Form::Number,
+        "Reads begun in a second, over all endpoints; above it the pauses grow.",
+    ),
     set("scrape.page_bytes_max", Form::Bytes, "Largest metrics page, in bytes; a larger one is dropped."),
+    set("scrape.generic.path", Form::Path, "Path of the metrics page of an engine of kind `generic`."),
     set(
         "health.cooldown_base",
         Form::Duration,
@@ -209,6 +221,11 @@ pub const SETTINGS: &[Setting] = &[
         "After the signal: report not ready but serve on for so long, so that gateways can leave.",
     ),
     set("shutdown.grace", Form::Duration, "Then wait at most so long for open streams before leaving anyway."),
+    set(
+        "metrics.per_endpoint",
+        Form::Choice(&["full", "basic", "off"]),
+        "Series of each endpoint: `full` has every gauge that is known, `basic` counts, load and cache use, `off` none.",
+    ),
     set("log.format", Form::Choice(&["json", "pretty"]), "`json` or `pretty`."),
     set("log.filter", Form::Text, "A `tracing` filter, such as `info` or `fairlead=debug,info`."),
 ];
@@ -227,7 +244,11 @@ mod tests {
             if let Some(text) = line.strip_prefix("/// ") {
                 doc.push(text);
             } else if let Some(name) = line.strip_prefix("pub struct ") {
-                section = name.trim_end_matches(" {").to_lowercase().replace("filediscovery", "discovery.file");
+                section = name
+                    .trim_end_matches(" {")
+                    .to_lowercase()
+                    .replace("filediscovery", "discovery.file")
+                    .replace("genericengine", "scrape.generic");
                 doc.clear();
             } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
                 found.push((format!("{section}.{name}"), doc.join(" ")));

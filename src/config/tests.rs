@@ -61,13 +61,13 @@ discovery:
     - { address: '[::1]:8002' }
   file: { path: endpoints.yaml }
 envoy: { eds_file: run/eds/endpoints.yaml }
-scrape: { interval: 1s 500ms }
+scrape: { interval_max: 1s 500ms }
 ";
     let config = yaml(text).load().unwrap().config;
     assert_eq!(config.discovery.fixed.len(), 2);
     assert_eq!(config.discovery.fixed[0].models.len(), 2);
     assert_eq!(config.discovery.file.unwrap().poll, Duration::from_secs(5));
-    assert_eq!((config.routing.seed, config.scrape.interval), (Some(7), Duration::from_millis(1500)));
+    assert_eq!((config.routing.seed, config.scrape.interval_max), (Some(7), Duration::from_millis(1500)));
 }
 
 #[test]
@@ -160,7 +160,11 @@ fn combinations_that_cannot_work_are_faults() {
         ("envoy: { eds_file: run/eds }", "must end in .yaml or .json"),
         ("envoy: { eds_cluster: '' }", "is empty"),
         ("scrape: { timeout: 0s }", "is 0"),
-        ("scrape: { interval: 10s }", "stale"),
+        ("scrape: { interval_max: 10s }", "stale"),
+        ("scrape: { interval_min: 3s }", "longer"),
+        ("scrape: { generic: { metrics: { runing: { names: [a] } } } }", "running"),
+        ("scrape: { generic: { metrics: { running: { names: [] } } } }", "at least one name"),
+        ("scrape: { generic: { path: metrics } }", "not a path"),
         ("limits: { body_budget_bytes: 1 }", "would not fit"),
         ("listen: { ext_proc: 0.0.0.0:8080 }", "cannot both listen"),
         ("log: { filter: 'a=b=c' }", "not a filter"),
@@ -191,6 +195,18 @@ fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
     }
     assert!(text.lines().any(|line| line == "  threads: 2  # fairlead.yaml:1:20"), "{text}");
     assert_eq!(yaml(&text).load().unwrap().config, loaded.config);
+}
+
+#[test]
+fn the_annotation_of_an_endpoint_is_read_with_it() {
+    let text = |json: &str| {
+        format!("discovery:\n  static:\n    - {{ address: 127.0.0.1:1, models: [m], profiles: '{json}' }}\n")
+    };
+    let config = yaml(&text(r#"{"lockedRoutingStrategy":"random","profiles":{"a":{}}}"#)).load().unwrap().config;
+    let spec = crate::domain::EndpointSpec::from(&config.discovery.fixed[0]);
+    assert_eq!(spec.profiles.unwrap().locked.as_deref(), Some("random"));
+    let faults = yaml(&text("{}")).faults();
+    assert!(faults[0].starts_with("3: discovery.static[0]: profiles: there are no profiles"), "{faults:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tree::Node;
 use super::{Config, Fault, ListenAddress, Origin, check_endpoints};
-use crate::domain::Complaint;
+use crate::domain::{Complaint, Input, hint};
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
 const UNIX_PATH_MAX: usize = 107;
@@ -24,6 +24,7 @@ pub(super) fn faults(config: &Config, tree: &Node, complaints: &dyn Fn(&Config) 
     check.limits(config);
     check.durations(config);
     check.endpoints(config);
+    check.generic(config);
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
     check.require(filter.is_ok(), &["log.filter"], || {
         format!("\"{}\" is not a filter; write such as info or fairlead=debug,info", config.log.filter)
@@ -68,6 +69,26 @@ impl Check<'_> {
             let (written_at, origin) =
                 nodes.get(index).map_or((index, Origin::Default), |(at, node)| (*at, node.origin.clone()));
             self.faults.push(Fault { origin, key: format!("discovery.static[{written_at}]"), message });
+        }
+    }
+
+    /// The mapping of a generic engine.
+    fn generic(&mut self, config: &Config) {
+        let generic = &config.scrape.generic;
+        self.require(generic.path.starts_with('/'), &["scrape.generic.path"], || {
+            format!("\"{}\" is not a path; write such as /metrics", generic.path)
+        });
+        for (name, metric) in &generic.metrics {
+            let key = format!("scrape.generic.metrics.{name}");
+            let names: Vec<_> = Input::names().collect();
+            self.require(Input::named(name).is_some(), &[&key], || {
+                format!("there is no gauge, counter or histogram \"{name}\"; {}", hint(name, names.iter().copied()))
+            });
+            let sound = !metric.names.is_empty() && metric.names.iter().all(|name| !name.is_empty());
+            self.require(sound, &[&key], || "needs at least one name, and none that is empty".to_owned());
+            self.require(metric.scale.is_finite() && metric.scale > 0.0, &[&key], || {
+                format!("scale {} is not a number above 0", metric.scale)
+            });
         }
     }
 
@@ -123,6 +144,7 @@ impl Check<'_> {
             ("limits.body_budget_bytes", limits.body_budget_bytes),
             ("limits.streams_per_connection_max", limits.streams_per_connection_max as usize),
             ("scrape.concurrency", scrape.concurrency),
+            ("scrape.reads_per_second_max", scrape.reads_per_second_max as usize),
             ("scrape.page_bytes_max", scrape.page_bytes_max),
         ] {
             self.require(value > 0, &[key], || "is 0; it must be at least 1".to_owned());
@@ -144,7 +166,9 @@ impl Check<'_> {
             ("routing.decision_timeout", config.routing.decision_timeout),
             ("discovery.file.poll", poll),
             ("limits.body_timeout", config.limits.body_timeout),
-            ("scrape.interval", scrape.interval),
+            ("scrape.interval_min", scrape.interval_min),
+            ("scrape.interval_max", scrape.interval_max),
+            ("scrape.window", scrape.window),
             ("scrape.timeout", scrape.timeout),
             ("scrape.stale_after", scrape.stale_after),
             ("health.cooldown_base", health.cooldown_base),
@@ -158,10 +182,16 @@ impl Check<'_> {
             let (base, max) = (text(health.cooldown_base), text(health.cooldown_max));
             format!("the first pause ({base}) is longer than `health.cooldown_max` ({max})")
         });
-        let fresh = scrape.interval <= scrape.stale_after;
-        self.require(fresh, &["scrape.stale_after", "scrape.interval"], || {
+        let ordered = scrape.interval_min <= scrape.interval_max;
+        self.require(ordered, &["scrape.interval_min", "scrape.interval_max"], || {
             let text = humantime::format_duration;
-            let (age, pause) = (text(scrape.stale_after), text(scrape.interval));
+            let (min, max) = (text(scrape.interval_min), text(scrape.interval_max));
+            format!("the shortest pause ({min}) is longer than `scrape.interval_max` ({max})")
+        });
+        let fresh = scrape.interval_max <= scrape.stale_after;
+        self.require(fresh, &["scrape.stale_after", "scrape.interval_max"], || {
+            let text = humantime::format_duration;
+            let (age, pause) = (text(scrape.stale_after), text(scrape.interval_max));
             format!("values would be stale ({age}) before they are read again ({pause}); raise `scrape.stale_after`")
         });
     }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::domain::{EndpointSpec, EngineKind, ModelSpec, Role};
+use crate::domain::{EndpointSpec, EngineKind, ModelSpec, Role, parse_annotation};
 
 /// A place to listen at: `ip:port` or `unix:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub struct EndpointConfig {
     /// Models served: names, or `{ name, adapters }`; any model if absent.
     #[serde(default)]
     pub models: Vec<ModelConfig>,
-    /// `vllm` (default) or `none`.
+    /// `auto` (default), or the engine's name, or `none`.
     #[serde(default)]
     pub engine: EngineKind,
     /// `both` (default), `prefill` or `decode`.
@@ -90,6 +91,9 @@ pub struct EndpointConfig {
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Config profiles of its models, as the JSON of AIBrix's annotation `model.aibrix.ai/config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<String>,
     /// Where metrics are read, if not at `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_address: Option<SocketAddr>,
@@ -143,6 +147,8 @@ impl From<&EndpointConfig> for EndpointSpec {
             tier: config.tier.clone(),
             region: config.region.clone(),
             labels: config.labels.clone(),
+            // What cannot be read was a fault before.
+            profiles: config.profiles.as_deref().and_then(|text| parse_annotation(text).ok()).map(Arc::new),
             metrics_address: config.metrics_address,
         }
     }

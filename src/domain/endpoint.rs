@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::ModelProfiles;
 
 /// A dense handle on an endpoint: `slot` indexes arrays and bitsets, `generation` makes a reused slot a different endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,11 +21,59 @@ pub struct EndpointId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// vLLM, and whatever exports the same metrics.
+    /// Recognised by what its metrics page says.
     #[default]
+    Auto,
+    /// vLLM, and whatever exports the same metrics.
     Vllm,
+    /// `SGLang`.
+    Sglang,
+    /// TensorRT-LLM's own server, `trtllm-serve`.
+    Trtllm,
+    /// TensorRT-LLM in Triton.
+    Triton,
+    /// llama.cpp's `llama-server`.
+    Llamacpp,
+    /// Text Generation Inference.
+    Tgi,
+    /// xLLM.
+    Xllm,
+    /// An engine whose metrics the configuration names.
+    Generic,
     /// An engine without metrics that we read; routing uses our own counts alone.
     None,
+}
+
+impl EngineKind {
+    /// Every kind, in the order of the enumeration.
+    pub const ALL: [Self; 10] = [
+        Self::Auto,
+        Self::Vllm,
+        Self::Sglang,
+        Self::Trtllm,
+        Self::Triton,
+        Self::Llamacpp,
+        Self::Tgi,
+        Self::Xllm,
+        Self::Generic,
+        Self::None,
+    ];
+
+    /// Name in the configuration and in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::Trtllm => "trtllm",
+            Self::Triton => "triton",
+            Self::Llamacpp => "llamacpp",
+            Self::Tgi => "tgi",
+            Self::Xllm => "xllm",
+            Self::Generic => "generic",
+            Self::None => "none",
+        }
+    }
 }
 
 /// The part an endpoint plays when prefill and decode are split.
@@ -71,6 +122,8 @@ pub struct EndpointSpec {
     pub region: Option<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+    /// Config profiles that come with it, for the models that it serves.
+    pub profiles: Option<Arc<ModelProfiles>>,
     /// Where metrics are read; `None` means the endpoint's own address.
     pub metrics_address: Option<SocketAddr>,
 }
@@ -89,6 +142,7 @@ impl EndpointSpec {
             tier: None,
             region: None,
             labels: BTreeMap::new(),
+            profiles: None,
             metrics_address: None,
         }
     }

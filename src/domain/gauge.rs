@@ -21,6 +21,16 @@ macro_rules! gauges {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// Name of the metric that shows it, of one endpoint.
+            pub const fn metric(self) -> &'static str {
+                match self { $(Self::$variant => concat!("fairlead_endpoint_", $name),)+ }
+            }
+
+            /// What it is, in one phrase.
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$variant => phrase(concat!($($doc),+)),)+ }
+            }
+
             /// Unit of the number.
             pub const fn unit(self) -> &'static str {
                 match self { $(Self::$variant => $unit,)+ }
@@ -32,6 +42,13 @@ macro_rules! gauges {
             }
         }
     };
+}
+
+/// A doc comment without its first blank and its full stop.
+const fn phrase(doc: &'static str) -> &'static str {
+    let text = doc.trim_ascii();
+    let end = if matches!(text.as_bytes(), [.., b'.']) { text.len() - 1 } else { text.len() };
+    text.split_at(end).0
 }
 
 /// How a gauge comes about.
@@ -72,7 +89,7 @@ gauges! {
     Utilization "utilization" "share" Engine;
     /// 1 when awake, 0 when asleep.
     Awake "awake" "boolean" Engine;
-    /// LoRA adapters that fit in a batch.
+    /// LoRA adapters that fit in a batch; whoever needs it gets the lists of active adapters as well.
     MaxAdapters "max_adapters" "adapters" Engine;
     /// Time to first token: mean.
     TtftMean "ttft_mean" "seconds" Window;
@@ -150,6 +167,16 @@ impl GaugeSet {
     /// Whether `gauge` is among them.
     pub const fn has(self, gauge: Gauge) -> bool {
         self.0 & (1 << (gauge as usize)) != 0
+    }
+
+    /// Whether some gauge is in both.
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether all of these are in `other`.
+    pub const fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
     }
 
     /// Whether there is none.

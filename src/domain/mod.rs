@@ -1,19 +1,23 @@
 //! Plain data that every other module speaks: no runtime, no wire format, no cluster.
 
+mod annotation;
 mod endpoint;
 mod failure;
 mod gauge;
 mod hint;
+mod input;
 mod moment;
 mod profiles;
 mod selector;
 mod strategy;
 mod work;
 
+pub use annotation::{AnnotationError, parse_annotation};
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;
 pub use gauge::{Gauge, GaugeSet, Gauges, Origin};
 pub use hint::hint;
+pub use input::{Input, Spread, Total};
 pub use moment::{Clock, ClockHand, Moment};
 pub use profiles::{ModelProfiles, Profile, When};
 pub use selector::{Selector, SelectorError};

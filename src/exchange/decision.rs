@@ -57,7 +57,8 @@ impl Exchange {
         let started = Instant::now();
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
-        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, None) {
+        let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
+        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published) {
             Ok(choice) => choice,
             Err(error) => return self.refuse(choosing::refusal(error)),
         };
@@ -65,6 +66,7 @@ impl Exchange {
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
         let endpoints = serving(&snapshot, &self.asked.model);
+        core.strategies.demand().mark(strategy.index, view.now);
         let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
         if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
             core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());

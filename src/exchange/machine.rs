@@ -129,7 +129,10 @@ impl Exchange {
     }
 
     fn unknown_strategy(&self) -> Option<ApiError> {
-        self.core.strategies.check_wish(self.head.wish(), false).err().map(choosing::refusal)
+        let wish = self.head.wish();
+        wish.strategy?;
+        let has_locks = self.core.reader.load().has_locks();
+        self.core.strategies.check_wish(wish, has_locks).err().map(choosing::refusal)
     }
 
     fn inference_head(&mut self, api: Api, outlook: BodyOutlook) -> Step {

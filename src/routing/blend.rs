@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Candidates, Picker, Prefer, RequestView, Scorer, Trace};
+use crate::state::Endpoint;
+
+use super::picker::{lowest, open};
+use super::{Candidates, Picker, Prefer, RequestView, Score, Scorer, Trace};
 
 /// One scorer of a sum.
 #[derive(Debug, Clone)]
@@ -37,21 +40,21 @@ pub(super) fn totals(
 ) -> Numbers {
     let all: f64 = parts.iter().map(|part| part.weight).sum();
     let mut totals = Numbers::from_elem(0.0, candidates.len());
-    let mut numbers = Numbers::new();
+    let (mut given, mut numbers) = (SmallVec::<[Score; 64]>::new(), Numbers::new());
     for part in parts {
         let scorer = &*part.scorer;
+        given.clear();
+        given.extend(candidates.iter().map(|endpoint| scorer.score(request, endpoint)));
         numbers.clear();
-        numbers.extend(candidates.iter().map(|endpoint| {
-            let score = scorer.score(request, endpoint);
-            // What is not known is marked by NaN until the others are on their scale.
-            if score.is_known() { score.value } else { f64::NAN }
-        }));
+        numbers.extend(given.iter().map(|score| score.value));
         normalise(&mut numbers, scorer.prefers(), part.scale);
         let weight = part.weight / all;
-        for ((total, number), endpoint) in totals.iter_mut().zip(&numbers).zip(candidates.iter()) {
+        for (total, number) in totals.iter_mut().zip(&numbers) {
             *total += number * weight;
-            if trace.is_on() {
-                trace.scored(endpoint, scorer, scorer.score(request, endpoint), Some(number * weight));
+        }
+        if trace.is_on() {
+            for ((endpoint, score), number) in candidates.iter().zip(&given).zip(&numbers) {
+                trace.scored(endpoint, scorer, *score, Some(number * weight));
             }
         }
     }
@@ -78,15 +81,29 @@ fn normalise(numbers: &mut [f64], prefers: Prefer, scale: Option<f64>) {
     }
 }
 
-/// The position of the candidate that `picker` picks by its total; 0 if there are none.
-pub(super) fn pick(totals: &[f64], picker: Picker, rng: &mut fastrand::Rng) -> usize {
+/// The candidate that `picker` picks by its total. Equal ones are decided by the open requests, then drawn.
+pub(super) fn pick<'a>(
+    totals: &[f64],
+    picker: Picker,
+    request: &RequestView<'_>,
+    candidates: Candidates<'a>,
+) -> &'a Arc<Endpoint> {
+    let mut rng = request.rng();
     let total = |at: usize| totals.get(at).copied().unwrap_or(f64::NEG_INFINITY);
+    let best = |within: f64, rng: &mut fastrand::Rng| {
+        let highest = totals.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let equals = candidates.iter().zip(totals).filter(|(_, total)| highest - **total <= within);
+        lowest(equals.map(|(endpoint, _)| endpoint), |endpoint| open(request, endpoint), rng)
+            .unwrap_or_else(|| candidates.at(0))
+    };
     match picker {
-        Picker::Best | Picker::BestWithin(_) => best(totals, rng),
+        Picker::Best => best(EQUAL, &mut rng),
+        // The totals of all scorers span 1.
+        Picker::BestWithin(percent) => best(f64::from(percent) / 100.0 + EQUAL, &mut rng),
         Picker::BestOfTwo => {
-            let first = rng.usize(..totals.len().max(1));
-            let other = (first + 1 + rng.usize(..totals.len().max(2) - 1)) % totals.len().max(1);
-            if total(other) > total(first) + EQUAL { other } else { first }
+            let first = rng.usize(..candidates.len());
+            let other = (first + 1 + rng.usize(..candidates.len().max(2) - 1)) % candidates.len();
+            candidates.at(if total(other) > total(first) + EQUAL { other } else { first })
         }
         Picker::WeightedRandom => {
             let chance = |total: &f64| total.max(0.0);
@@ -95,34 +112,18 @@ pub(super) fn pick(totals: &[f64], picker: Picker, rng: &mut fastrand::Rng) -> u
                 drawn -= chance(total);
                 drawn < 0.0
             });
-            // Where nobody has a chance, the best are alike.
-            found.unwrap_or_else(|| best(totals, rng))
+            // Where nobody has a chance, the best is taken.
+            found.map_or_else(|| best(EQUAL, &mut rng), |at| candidates.at(at))
         }
     }
-}
-
-/// The highest; equal ones share the chance evenly.
-fn best(totals: &[f64], rng: &mut fastrand::Rng) -> usize {
-    let highest = totals.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut chosen, mut equals) = (0, 0usize);
-    for (at, total) in totals.iter().enumerate() {
-        if highest - total < EQUAL {
-            equals += 1;
-            if rng.usize(..equals) == 0 {
-                chosen = at;
-            }
-        }
-    }
-    chosen
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::routing::Score;
-    use crate::routing::conformance::{fleet, view};
-    use crate::state::Endpoint;
-
     use super::*;
+    use crate::domain::{Clock, Work};
+    use crate::routing::conformance::{fleet, view};
+    use crate::state::Ticket;
 
     /// Gives each endpoint the number at its slot; NaN stands for one that is not known.
     #[derive(Debug)]
@@ -151,6 +152,11 @@ mod tests {
         Part { scorer: Arc::new(Fixed(prefers, numbers)), weight, scale: None }
     }
 
+    fn picked(totals: &[f64], picker: Picker, seed: u64) -> usize {
+        let fleet = fleet(totals.len());
+        pick(totals, picker, &view(seed), Candidates::all(&fleet).unwrap()).id.slot as usize
+    }
+
     fn sums(parts: &[Part], size: usize, trace: &mut Trace) -> Vec<f64> {
         let fleet = fleet(size);
         totals(parts, &view(1), Candidates::all(&fleet).unwrap(), trace).to_vec()
@@ -162,7 +168,7 @@ mod tests {
         let mut trace = Trace::on();
         let sums = sums(&parts, 2, &mut trace);
         assert_eq!(sums, [0.75, 0.25]);
-        assert_eq!(pick(&sums, Picker::Best, &mut fastrand::Rng::with_seed(1)), 0);
+        assert_eq!(picked(&sums, Picker::Best, 1), 0);
         let shares: Vec<_> = trace.into_record().unwrap().scores.iter().map(|score| score.share).collect();
         assert_eq!(shares, [Some(0.75), Some(0.0), Some(0.0), Some(0.25)]);
     }
@@ -183,25 +189,19 @@ mod tests {
         let scaled = |numbers| Part { scale: Some(10.0), ..part(Prefer::Lower, numbers, 1.0) };
         assert_eq!(sums(&[scaled(&[1.0, 2.0, 31.0])], 3, &mut Trace::off()), [1.0, 0.9, -2.0]);
         let other = part(Prefer::Higher, &[0.0, 1.0], 1.0);
-        let decided = |numbers| {
-            pick(
-                &sums(&[scaled(numbers), other.clone()], 2, &mut Trace::off()),
-                Picker::Best,
-                &mut fastrand::Rng::with_seed(1),
-            )
-        };
+        let sum = |numbers| sums(&[scaled(numbers), other.clone()], 2, &mut Trace::off());
+        let decided = |numbers| picked(&sum(numbers), Picker::Best, 1);
         assert_eq!((decided(&[0.0, 1.0]), decided(&[0.0, 11.0])), (1, 0));
     }
 
     #[test]
     fn near_sums_are_ties_and_every_picker_stays_within_its_candidates() {
-        let mut rng = fastrand::Rng::with_seed(7);
         let mut counts = [0u32; 3];
-        for _ in 0..3000 {
-            counts[pick(&[0.5, 0.5 + 1e-12, 0.1], Picker::Best, &mut rng)] += 1;
-            for picker in [Picker::Best, Picker::BestOfTwo, Picker::WeightedRandom] {
+        for seed in 0..3000 {
+            counts[picked(&[0.5, 0.5 + 1e-12, 0.1], Picker::Best, seed)] += 1;
+            for picker in [Picker::Best, Picker::BestWithin(5), Picker::BestOfTwo, Picker::WeightedRandom] {
                 for totals in [&[0.3][..], &[0.0, 0.0], &[-1.0, -2.0, 0.5]] {
-                    assert!(pick(totals, picker, &mut rng) < totals.len());
+                    assert!(picked(totals, picker, seed) < totals.len());
                 }
             }
         }
@@ -209,10 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn ties_go_to_the_endpoint_with_fewer_open_requests() {
+        let fleet = fleet(2);
+        let _busy = Ticket::open(Arc::clone(&fleet[0]), Work::default(), &Clock::start());
+        for seed in 0..20 {
+            let chosen = pick(&[1.0, 1.0], Picker::Best, &view(seed), Candidates::all(&fleet).unwrap());
+            assert_eq!(chosen.id, fleet[1].id);
+        }
+    }
+
+    #[test]
     fn a_weighted_draw_keeps_the_proportions_of_the_sums() {
-        let mut rng = fastrand::Rng::with_seed(7);
         let mut counts = [0u32; 3];
-        (0..4000).for_each(|_| counts[pick(&[0.75, 0.25, 0.0], Picker::WeightedRandom, &mut rng)] += 1);
+        (0..4000).for_each(|seed| counts[picked(&[0.75, 0.25, 0.0], Picker::WeightedRandom, seed)] += 1);
         assert!((2850..3150).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
     }
 }

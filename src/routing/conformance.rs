@@ -151,3 +151,13 @@ fn names_are_unique_and_an_unknown_one_lists_them() {
     let error = StrategySet::build("fastest").unwrap_err().to_string();
     assert!(error.contains("\"fastest\"") && error.contains("round-robin"), "{error}");
 }
+
+#[test]
+fn no_alias_is_a_name_or_another_alias() {
+    let aliases = STRATEGIES.iter().flat_map(|registration| registration.aliases.iter().map(|(alias, _)| *alias));
+    let mut all: Vec<_> = names().into_iter().chain(aliases).collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}

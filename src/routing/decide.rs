@@ -6,7 +6,9 @@ use smallvec::SmallVec;
 
 use crate::state::Endpoint;
 
-use super::{Candidates, Decision, Filter, NotAside, OpenRequests, Picker, RequestView, Router, Scorer, Trace, Wait};
+use super::{
+    Awake, Candidates, Decision, Filter, NotAside, OpenRequests, Picker, RequestView, Router, Scorer, Trace, Wait,
+};
 
 /// Where a request goes: the chosen endpoint first, then those that Envoy may try if it fails.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ impl Plan {
     }
 }
 
-/// Asks `router` to choose among `endpoints`, without those that are put aside unless all are, and completes the
+/// Asks `router` to choose among `endpoints`, without those that are asleep or put aside unless all are, and completes the
 /// plan to `length` endpoints. `None` if there are no endpoints.
 pub fn decide(
     router: &dyn Router,
@@ -63,9 +65,9 @@ pub fn least_loaded(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>], leng
     Some(complete(Arc::clone(first), request, endpoints, length))
 }
 
-/// Positions of the endpoints that are not put aside; `None` if that is all of them, which is the usual case.
+/// Positions of the endpoints that are awake and not put aside; `None` if that is all of them, which is the usual case.
 fn eligible(request: &RequestView<'_>, endpoints: &[Arc<Endpoint>]) -> Option<SmallVec<[u32; 64]>> {
-    let keeps = |endpoint: &Arc<Endpoint>| NotAside.keeps(request, endpoint);
+    let keeps = |endpoint: &Arc<Endpoint>| NotAside.keeps(request, endpoint) && Awake.keeps(request, endpoint);
     if endpoints.iter().all(keeps) {
         return None;
     }
@@ -94,12 +96,13 @@ fn complete(first: Arc<Endpoint>, request: &RequestView<'_>, endpoints: &[Arc<En
     Plan { endpoints: std::iter::once(first).chain(others).collect() }
 }
 
-/// Put aside or not, then the load.
+/// Asleep or put aside or not, then the load.
 type Cost = (bool, f64);
 
-/// What an endpoint costs as a second choice: its load, and whoever is put aside comes behind all others.
+/// What an endpoint costs as a second choice: its load, and whoever is asleep or put aside comes behind all others.
 fn cost(request: &RequestView<'_>, endpoint: &Endpoint) -> Cost {
-    (endpoint.live.health.is_aside(request.now), OpenRequests.score(request, endpoint).value)
+    let is_out = endpoint.live.health.is_aside(request.now) || !Awake.keeps(request, endpoint);
+    (is_out, OpenRequests.score(request, endpoint).value)
 }
 
 #[cfg(test)]
@@ -134,6 +137,20 @@ mod tests {
                 decide(&*set.default_strategy().router, &view(seed), &fleet, 3, &mut Trace::off()).unwrap().unwrap();
             assert_ne!(plan.first().id, fleet[1].id);
             assert_eq!(plan.endpoints()[2].id, fleet[1].id);
+        }
+    }
+
+    #[test]
+    fn an_engine_that_sleeps_is_not_chosen_and_comes_last_in_the_list() {
+        use crate::domain::{Gauge, Gauges};
+        let fleet = fleet(3);
+        let asleep = Gauges::default().with(Gauge::Awake, 0.0).with(Gauge::Running, 0.0);
+        fleet[1].live.publish(&asleep, fleet[1].live.mark(), view(0).now);
+        let set = StrategySet::build("least-request").unwrap();
+        for seed in 0..100 {
+            let router = &*set.default_strategy().router;
+            let plan = decide(router, &view(seed), &fleet, 3, &mut Trace::off()).unwrap().unwrap();
+            assert_eq!(plan.endpoints().iter().position(|chosen| chosen.id == fleet[1].id), Some(2));
         }
     }
 

@@ -16,6 +16,20 @@ pub trait Filter: Send + Sync + Debug {
     fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool;
 }
 
+/// Drops endpoints whose engine says that it sleeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Awake;
+
+impl Filter for Awake {
+    fn name(&self) -> &'static str {
+        "awake"
+    }
+
+    fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
+        endpoint.live.is_awake(request.now, request.stale_after)
+    }
+}
+
 /// Drops endpoints that are put aside because they failed lately.
 #[derive(Debug, Clone, Copy)]
 pub struct NotAside;

@@ -12,8 +12,11 @@ mod combined;
 #[cfg(test)]
 mod conformance;
 mod decide;
+pub mod describe;
 mod filter;
 mod grammar;
+#[cfg(test)]
+mod load_tests;
 mod named;
 mod picker;
 mod profiles;
@@ -39,10 +42,9 @@ pub use blend::Part;
 pub use candidates::Candidates;
 pub use choice::{Choice, Wish};
 pub use decide::{Plan, decide, least_loaded};
-pub use filter::{AdapterRoom, Filter, NotAside};
+pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
-pub use profiles::{AnnotationError, parse_annotation};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;

@@ -206,12 +206,11 @@ impl Draft<'_> {
     fn fallback(&mut self, spec: &StrategySpec) -> Vec<Strategy> {
         let mut rest = Vec::new();
         for (at, name) in spec.fallback.iter().enumerate() {
-            match registration(name).and_then(|registration| self.builder.known(registration.name)) {
-                Some(known) => rest.push(known.strategy.clone()),
-                None => {
-                    let message = format!("there is no registered strategy \"{name}\"; {}", hint(name, super::names()));
-                    self.complain(&["fallback", &at.to_string()], message);
-                }
+            if let Some(known) = registration(name).and_then(|found| self.builder.known(found.name)) {
+                rest.push(known.strategy.clone());
+            } else {
+                let message = format!("there is no registered strategy \"{name}\"; {}", hint(name, super::names()));
+                self.complain(&["fallback", &at.to_string()], message);
             }
         }
         rest

@@ -105,7 +105,7 @@ fn fill_in(request: &RequestView<'_>, candidates: Candidates<'_>, keys: &mut Key
     }
 }
 
-fn open(request: &RequestView<'_>, endpoint: &Endpoint) -> f64 {
+pub(super) fn open(request: &RequestView<'_>, endpoint: &Endpoint) -> f64 {
     OpenRequests.score(request, endpoint).value
 }
 

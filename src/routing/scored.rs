@@ -70,7 +70,7 @@ impl Scored {
             }
             parts => {
                 let totals = blend::totals(parts, request, candidates, trace);
-                candidates.at(blend::pick(&totals, self.picker, &mut request.rng()))
+                blend::pick(&totals, self.picker, request, candidates)
             }
         };
         Decision::Send(Arc::clone(chosen))
@@ -79,7 +79,8 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        Needs::gauges(self.parts.iter().fold(Default::default(), |all, part| part.scorer.gauges().with(all)))
+        let of = |scorer: &dyn Scorer| Needs { answers: scorer.answers(), ..Needs::gauges(scorer.gauges()) };
+        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
@@ -94,12 +95,10 @@ impl Router for Scored {
                 Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        match Candidates::all(&kept) {
-            Some(kept) => self.pick(request, kept, trace),
-            None => {
-                trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
-                self.pick(request, candidates, trace)
-            }
+        if let Some(kept) = Candidates::all(&kept) {
+            return self.pick(request, kept, trace);
         }
+        trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
+        self.pick(request, candidates, trace)
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::domain::{Complaint, EndpointId, ModelProfiles, StrategySpec, hint};
+use crate::domain::{Complaint, EndpointId, GaugeSet, ModelProfiles, StrategySpec, hint};
+
+use crate::state::Demand;
 
 use super::combined::Combined;
 use super::grammar::{self, GrammarError, Named};
@@ -58,6 +60,7 @@ pub struct StrategySet {
     pub(super) header: bool,
     pub(super) models: BTreeMap<String, ModelProfiles>,
     always: Needs,
+    demand: Arc<Demand>,
 }
 
 /// A strategy, and what there is of it to combine.
@@ -129,7 +132,8 @@ impl StrategySet {
         };
         let (header, models) = (configured.header, configured.models.clone());
         let (combined, always) = (Combined::default(), Needs::default());
-        let mut set = Self { strategies, by_name, combined, default: first, header, models, always };
+        let demand = Arc::new(Demand::new(GaugeSet::NONE, []));
+        let mut set = Self { strategies, by_name, combined, default: first, header, models, always, demand };
         match set.resolve(configured.algorithm) {
             Ok(default) => set.default = default,
             Err(error) => complaints.push(Complaint::at(["routing", "algorithm"], error.to_string())),
@@ -141,7 +145,24 @@ impl StrategySet {
         let named = set.strategies.iter().skip(STRATEGIES.len()).map(|known| &known.strategy);
         let always = [&set.default, set.last_resort()].into_iter().chain(named).chain(&by_models);
         set.always = needs_of(always);
+        set.demand = set.demand_of(&by_models);
         Ok(set)
+    }
+
+    /// What engines are read for: always what the default, the named ones and those of profiles need; what another one
+    /// needs while requests name it. A combination counts as all that can be combined.
+    fn demand_of(&self, by_models: &[Strategy]) -> Arc<Demand> {
+        let named = self.strategies.iter().skip(STRATEGIES.len()).map(|known| &known.strategy);
+        let always = needs_of([&self.default].into_iter().chain(named).chain(by_models)).gauges;
+        let combinable = self.strategies.iter().filter(|known| known.scored.is_some()).map(|known| &known.strategy);
+        let combination = needs_of(combinable).gauges;
+        let each = self.strategies.iter().map(|known| known.strategy.needs.gauges);
+        Arc::new(Demand::new(always, each.chain([combination])))
+    }
+
+    /// What engines are to be read for now.
+    pub fn demand(&self) -> &Arc<Demand> {
+        &self.demand
     }
 
     /// A set of one strategy, which need not be registered.
@@ -151,7 +172,8 @@ impl StrategySet {
         let strategies = vec![Known { strategy: strategy.clone(), scored: None }];
         let (combined, always) = (Combined::default(), (*strategy.needs).clone());
         let by_name = HashMap::from([("only".into(), 0)]);
-        Self { strategies, by_name, combined, default: strategy, header: true, models: BTreeMap::new(), always }
+        let demand = Arc::new(Demand::new(always.gauges, []));
+        Self { strategies, by_name, combined, default: strategy, header: true, models: BTreeMap::new(), always, demand }
     }
 
     /// The strategies that profiles name; complains of those that do not exist.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::domain::{Complaint, ModelProfiles, StrategySpec, Work};
+use crate::domain::{Complaint, ModelProfiles, StrategySpec, Work, parse_annotation};
 
 use super::conformance::{fleet, send};
 use super::*;

@@ -1,6 +1,7 @@
 //! Fetching one metrics page: plain HTTP/1 over a kept connection, within a time and a size.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Memory set aside before a page has come, whatever length it announces.
 const FIRST_BYTES_MAX: usize = 64 << 10;
+/// Memory of a page that is kept for the next one.
+const KEPT_BYTES_MAX: usize = 256 << 10;
 
 /// Why a page was not read.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,8 @@ pub(super) enum FetchError {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     client: Client<HttpConnector, Empty<Bytes>>,
+    /// Memory of former pages; at most one for each read that is under way at once.
+    buffers: Mutex<Vec<Vec<u8>>>,
     timeout: Duration,
     page_bytes_max: usize,
 }
@@ -55,17 +60,22 @@ impl Fetcher {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1)
             .build(connector);
-        Self { client, timeout, page_bytes_max }
+        Self { client, buffers: Mutex::default(), timeout, page_bytes_max }
     }
 
-    /// Reads `/metrics` at `address`.
-    pub(super) async fn page(&self, address: SocketAddr) -> Result<Vec<u8>, FetchError> {
-        let read = time::timeout(self.timeout, self.read(address)).await;
-        read.unwrap_or(Err(FetchError::TimedOut(self.timeout)))
+    /// Reads the page and gives it to `take`.
+    pub(super) async fn page<T>(&self, uri: &Uri, take: impl FnOnce(&[u8]) -> T) -> Result<T, FetchError> {
+        let mut page = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let read = time::timeout(self.timeout, self.read(uri.clone(), &mut page)).await;
+        let taken = read.unwrap_or(Err(FetchError::TimedOut(self.timeout))).map(|()| take(&page));
+        if page.capacity() <= KEPT_BYTES_MAX {
+            page.clear();
+            self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+        }
+        taken
     }
 
-    async fn read(&self, address: SocketAddr) -> Result<Vec<u8>, FetchError> {
-        let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query("/metrics").build()?;
+    async fn read(&self, uri: Uri, page: &mut Vec<u8>) -> Result<(), FetchError> {
         let request = Request::get(uri).header(header::ACCEPT, "text/plain;version=0.0.4").body(Empty::new())?;
         let response = self.client.request(request).await?;
         if response.status() != StatusCode::OK {
@@ -76,7 +86,7 @@ impl Fetcher {
         if announced > self.page_bytes_max {
             return Err(FetchError::TooLarge(self.page_bytes_max));
         }
-        let mut page = Vec::with_capacity(announced.min(FIRST_BYTES_MAX));
+        page.reserve(announced.min(FIRST_BYTES_MAX));
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame?.into_data() {
                 if page.len() + data.len() > self.page_bytes_max {
@@ -85,6 +95,11 @@ impl Fetcher {
                 page.extend_from_slice(&data);
             }
         }
-        Ok(page)
+        Ok(())
     }
+}
+
+/// The address of a page.
+pub(super) fn uri(address: SocketAddr, path: &str) -> Result<Uri, http::Error> {
+    Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path).build()
 }

@@ -2,12 +2,19 @@
 //!
 //! Strategies never wait for this; a number that is too old counts as absent.
 
+mod book;
 pub mod engines;
 mod fetch;
+pub mod lens;
+mod loads;
 mod plan;
+pub mod reading;
 mod schedule;
 mod status;
 pub mod text;
+#[cfg(test)]
+mod truth_tests;
+pub mod windows;
 
 pub use schedule::run;
-pub use status::ScrapeStatus;
+pub use status::{Freshness, ScrapeStatus};

@@ -9,16 +9,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::domain::EndpointId;
+use crate::domain::{EndpointId, EngineKind};
 use crate::state::{Endpoint, Snapshot};
 
-use super::engines;
+use super::book::Book;
 
-/// A failing endpoint is read this many times less often at most.
+/// A failing endpoint is read this many times less often than an idle one at most.
 const BACKOFF_MAX: u32 = 10;
 
-/// New endpoints are noticed within this time.
-const LOOK: Duration = Duration::from_millis(100);
+/// New endpoints, and requests to endpoints that were idle, are noticed within this time.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// How much longer each pause of an idle endpoint is than the one before.
+const EASE: f64 = 1.5;
 
 /// Whether the last read of an endpoint went well. One that was never read is a suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +31,10 @@ pub(super) enum Trust {
 }
 
 /// A read to make now; give it back to [`Plan::finished`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Turn {
     pub(super) endpoint: Arc<Endpoint>,
+    pub(super) book: Box<Book>,
     trust: Trust,
 }
 
@@ -47,7 +51,11 @@ pub(super) enum Trend {
 /// Suspects use at most half of the concurrency: a fleet of hanging ones cannot hold up those that answer.
 #[derive(Debug)]
 pub(super) struct Plan {
-    interval: Duration,
+    interval_min: Duration,
+    interval_max: Duration,
+    /// Least time between the beginnings of two reads, on average.
+    spacing: Duration,
+    window: Duration,
     concurrency: usize,
     version: u64,
     entries: HashMap<EndpointId, Entry>,
@@ -59,7 +67,13 @@ pub(super) struct Plan {
 #[derive(Debug)]
 struct Entry {
     endpoint: Arc<Endpoint>,
+    /// Not there while it is read.
+    book: Option<Box<Book>>,
     failures_in_row: u32,
+    /// The last pause.
+    pause: Duration,
+    /// What we had sent there at the last read.
+    sent: u64,
     /// `None` while it is read. A lane's item with another time is out of date.
     due: Option<Instant>,
 }
@@ -73,7 +87,10 @@ struct Lane {
 impl Plan {
     pub(super) fn new(config: &config::Scrape, rng: fastrand::Rng) -> Self {
         Self {
-            interval: config.interval,
+            interval_min: config.interval_min,
+            interval_max: config.interval_max,
+            spacing: Duration::from_secs(1) / config.reads_per_second_max.max(1),
+            window: config.window,
             concurrency: config.concurrency.max(1),
             version: 0,
             entries: HashMap::new(),
@@ -91,17 +108,20 @@ impl Plan {
         self.version = snapshot.version();
         let mut former = mem::take(&mut self.entries);
         for endpoint in snapshot.endpoints() {
-            if engines::table(endpoint.spec.engine).is_none() {
+            if endpoint.spec.engine == EngineKind::None {
                 continue;
             }
             let endpoint = Arc::clone(endpoint);
             let id = endpoint.id;
             let entry = if let Some(entry) = former.remove(&id) {
-                Entry { endpoint, ..entry }
+                let book = entry.book.filter(|_| reads_alike(&endpoint, &entry.endpoint));
+                let book = book.or_else(|| entry.due.map(|_| self.book(&endpoint)));
+                Entry { endpoint, book, ..entry }
             } else {
-                let due = now + self.interval.mul_f64(self.rng.f64());
+                let due = now + self.interval_min.mul_f64(self.rng.f64());
                 self.suspects.due.push(Reverse((due, id)));
-                Entry { endpoint, failures_in_row: 0, due: Some(due) }
+                let book = Some(self.book(&endpoint));
+                Entry { endpoint, book, failures_in_row: 0, pause: self.interval_min, sent: 0, due: Some(due) }
             };
             self.entries.insert(id, entry);
         }
@@ -114,11 +134,12 @@ impl Plan {
                 let lane = self.lane(trust);
                 let Some(Reverse((_, id))) = lane.due.pop() else { break };
                 let entry = self.entries.get_mut(&id).filter(|entry| entry.due == Some(due));
-                if let Some(entry) = entry {
+                if let Some((entry, book)) = entry.and_then(|entry| entry.book.take().map(|book| (entry, book))) {
                     entry.due = None;
+                    entry.sent = entry.endpoint.live.ours.sent();
                     let endpoint = Arc::clone(&entry.endpoint);
                     self.lane(trust).reading += 1;
-                    return Some(Turn { endpoint, trust });
+                    return Some(Turn { endpoint, book, trust });
                 }
             }
         }
@@ -131,20 +152,51 @@ impl Plan {
         fronts.fold(now + LOOK, Instant::min)
     }
 
+    /// Reads those soon to which requests were sent while they were idle. To be called every [`LOOK`].
+    pub(super) fn rouse(&mut self, now: Instant) {
+        let soon = now + self.busy_pause();
+        for (id, entry) in &mut self.entries {
+            let is_idle = entry.failures_in_row == 0 && entry.due.is_some_and(|due| due > soon);
+            if is_idle && entry.endpoint.live.ours.sent() != entry.sent {
+                let due = now + self.interval_min.mul_f64(self.rng.f64());
+                (entry.due, entry.pause) = (Some(due), self.interval_min);
+                self.trusted.due.push(Reverse((due, *id)));
+            }
+        }
+    }
+
+    /// Pause of a busy endpoint; longer than configured in a fleet too large for it.
+    fn busy_pause(&self) -> Duration {
+        let fleet = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.interval_min.max(self.spacing.saturating_mul(fleet))
+    }
+
+    fn book(&self, endpoint: &Endpoint) -> Box<Book> {
+        Box::new(Book::new(endpoint.spec.engine, self.window))
+    }
+
     /// Books a finished read and sets the endpoint's next one.
-    pub(super) fn finished(&mut self, turn: &Turn, success: bool, now: Instant) -> Trend {
+    pub(super) fn finished(&mut self, turn: Turn, success: bool, now: Instant) -> Trend {
         let lane = self.lane(turn.trust);
         debug_assert!(lane.reading > 0, "more reads finished than were begun");
         lane.reading = lane.reading.saturating_sub(1);
         let id = turn.endpoint.id;
+        let (shortest, jitter) = (self.busy_pause(), 0.9 + 0.2 * self.rng.f64());
+        let (longest, fresh) = (self.interval_max.max(shortest), self.book(&turn.endpoint));
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.due.is_none()) else {
             return Trend::Same;
         };
         let failures_before = entry.failures_in_row;
         entry.failures_in_row = if success { 0 } else { failures_before.saturating_add(1) };
-        let slower = 2_u32.saturating_pow(entry.failures_in_row).min(BACKOFF_MAX);
-        let due = now + (self.interval * slower).mul_f64(0.9 + 0.2 * self.rng.f64());
+        let is_busy = turn.book.is_busy || entry.endpoint.live.ours.in_flight() > 0;
+        entry.pause = match success {
+            true if is_busy => shortest,
+            true => entry.pause.mul_f64(EASE).clamp(shortest, longest),
+            false => shortest.saturating_mul(2_u32.saturating_pow(entry.failures_in_row)).min(longest * BACKOFF_MAX),
+        };
+        let due = now + entry.pause.mul_f64(jitter);
         entry.due = Some(due);
+        entry.book = Some(if reads_alike(&entry.endpoint, &turn.endpoint) { turn.book } else { fresh });
         self.lane(if success { Trust::Trusted } else { Trust::Suspect }).due.push(Reverse((due, id)));
         match (failures_before > 0, success) {
             (false, false) => Trend::Broke,
@@ -174,6 +226,11 @@ impl Plan {
     }
 }
 
+/// Whether what was learned of one is true of the other.
+fn reads_alike(a: &Endpoint, b: &Endpoint) -> bool {
+    a.spec.engine == b.spec.engine && a.spec.metrics_address() == b.spec.metrics_address()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -185,7 +242,8 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn plan(concurrency: usize) -> Plan {
-        let config = config::Scrape { interval: INTERVAL, concurrency, ..config::Scrape::default() };
+        let config =
+            config::Scrape { interval_min: INTERVAL, interval_max: INTERVAL, concurrency, ..config::Scrape::default() };
         Plan::new(&config, fastrand::Rng::with_seed(7))
     }
 
@@ -211,7 +269,7 @@ mod tests {
             let now = start + INTERVAL / 10 * step;
             for turn in turns(&mut plan, now) {
                 assert_eq!(turn.endpoint.spec.engine, EngineKind::Vllm);
-                plan.finished(&turn, true, now);
+                plan.finished(turn, true, now);
                 reads += 1;
             }
         }
@@ -226,7 +284,7 @@ mod tests {
         for step in 0..10_000 {
             let now = start + INTERVAL / 10 * step;
             for turn in turns(&mut plan, now) {
-                plan.finished(&turn, false, now);
+                plan.finished(turn, false, now);
                 reads += 1;
             }
         }
@@ -238,11 +296,12 @@ mod tests {
         let (mut plan, start) = (plan(4), Instant::now());
         plan.follow(&snapshot(1, &[EngineKind::Vllm; 6]), start);
         let now = start + INTERVAL;
-        let first = turns(&mut plan, now);
+        let mut first = turns(&mut plan, now);
         assert_eq!(first.len(), 2);
-        plan.finished(&first[0], true, now);
+        let answers = first[0].endpoint.id;
+        plan.finished(first.remove(0), true, now);
         let later = now + INTERVAL * 2;
-        assert!(turns(&mut plan, later).iter().any(|turn| turn.endpoint.id == first[0].endpoint.id));
+        assert!(turns(&mut plan, later).iter().any(|turn| turn.endpoint.id == answers));
     }
 
     #[test]
@@ -252,7 +311,7 @@ mod tests {
         let under_way = turns(&mut plan, start + INTERVAL);
         assert_eq!(under_way.len(), 2);
         plan.follow(&snapshot(2, &[]), start + INTERVAL);
-        for turn in &under_way {
+        for turn in under_way {
             assert_eq!(plan.finished(turn, false, start + INTERVAL), Trend::Same);
         }
         assert!(turns(&mut plan, start + INTERVAL * 100).is_empty());
@@ -267,7 +326,7 @@ mod tests {
         for (round, success) in (1..).zip([true, false, false, true, true]) {
             let now = start + INTERVAL * 20 * round;
             let turn = plan.next_due(now).unwrap();
-            trends.push(plan.finished(&turn, success, now));
+            trends.push(plan.finished(turn, success, now));
         }
         assert_eq!(trends, [Trend::Same, Trend::Broke, Trend::Same, Trend::Mended, Trend::Same]);
     }

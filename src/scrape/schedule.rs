@@ -10,72 +10,77 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config;
-use crate::domain::Clock;
-use crate::state::{Endpoint, Reader};
+use crate::domain::{Clock, Gauge, GaugeSet};
+use crate::state::{Demand, Endpoint, Reader};
 
-use super::engines::{self, Reading};
+use super::ScrapeStatus;
+use super::book::Context;
 use super::fetch::{FetchError, Fetcher};
-use super::plan::{Plan, Trend, Turn};
-use super::{ScrapeStatus, text};
+use super::lens::Lenses;
+use super::plan::{LOOK, Plan, Trend, Turn};
 
-/// Reads the metrics of all endpoints that `reader` shows, each at its own jittered pace, until `cancel` fires.
+/// Read along with whatever is needed: they cost nothing beside it, and tell who is busy and who sleeps.
+const ALONG: GaugeSet = GaugeSet::of(&[Gauge::Running, Gauge::Waiting, Gauge::Awake]);
+
+/// Reads what `demand` wants from all endpoints that `reader` shows, each at its own jittered pace, until `cancel` fires.
+/// While nothing is wanted, nothing is read.
 ///
 /// Endpoints that fail are read ever more rarely, and never hold up the others.
 pub async fn run(
     reader: Reader,
+    demand: Arc<Demand>,
     config: config::Scrape,
     clock: Clock,
     status: Arc<ScrapeStatus>,
     cancel: CancellationToken,
 ) {
-    let fetcher = Fetcher::new(config.timeout, config.page_bytes_max);
+    let context = &Context { fetcher: Fetcher::new(config.timeout, config.page_bytes_max), clock, status };
     let mut plan = Plan::new(&config, fastrand::Rng::new());
+    let mut lenses = Arc::new(Lenses::new(GaugeSet::NONE, config.generic.clone()));
     let mut reads = FuturesUnordered::new();
+    let mut looked_at = Instant::now();
     loop {
         let now = Instant::now();
         plan.follow(&reader.load(), now);
-        while let Some(turn) = plan.next_due(now) {
-            reads.push(take_turn(&fetcher, turn, &clock, &status));
+        if now - looked_at >= LOOK {
+            plan.rouse(now);
+            looked_at = now;
         }
+        let needed = demand.gauges(context.clock.now());
+        if needed.is_empty() {
+            context.status.needs_nothing.store(true, Relaxed);
+        } else {
+            context.status.needs_nothing.store(false, Relaxed);
+            if lenses.needed() != needed.with(ALONG) {
+                lenses = Arc::new(Lenses::new(needed.with(ALONG), config.generic.clone()));
+            }
+            while let Some(turn) = plan.next_due(now) {
+                reads.push(take_turn(turn, Arc::clone(&lenses), context));
+            }
+        }
+        let wake = if needed.is_empty() { now + LOOK } else { plan.wake(now) };
         tokio::select! {
             () = cancel.cancelled() => return,
             Some((turn, result)) = reads.next() => {
-                let trend = plan.finished(&turn, result.is_ok(), Instant::now());
-                tell(&turn.endpoint, trend, &result);
+                let endpoint = Arc::clone(&turn.endpoint);
+                let trend = plan.finished(turn, result.is_ok(), Instant::now());
+                tell(&endpoint, trend, &result);
             }
-            () = time::sleep_until(plan.wake(now)) => {}
+            () = demand.begun() => {}
+            () = time::sleep_until(wake) => {}
         }
     }
 }
 
-async fn take_turn(
-    fetcher: &Fetcher,
-    turn: Turn,
-    clock: &Clock,
-    status: &ScrapeStatus,
-) -> (Turn, Result<(), FetchError>) {
-    let result = read(fetcher, &turn.endpoint, clock, status).await;
+async fn take_turn(mut turn: Turn, lenses: Arc<Lenses>, context: &Context) -> (Turn, Result<(), FetchError>) {
+    let result = turn.book.read(&turn.endpoint, &lenses, context).await;
+    let status = &context.status;
     let count = if result.is_ok() { &status.reads_ok } else { &status.reads_failed };
     count.fetch_add(1, Relaxed);
     if matches!(result, Err(FetchError::TooLarge(_))) {
         status.pages_too_large.fetch_add(1, Relaxed);
     }
     (turn, result)
-}
-
-/// One read, into the endpoint's gauges. After a failure they stay as they were and grow stale by themselves.
-async fn read(fetcher: &Fetcher, endpoint: &Endpoint, clock: &Clock, status: &ScrapeStatus) -> Result<(), FetchError> {
-    let signals = engines::table(endpoint.spec.engine).unwrap_or_default();
-    let mut reading = Reading::new(signals);
-    let page = fetcher.page(endpoint.spec.metrics_address()).await?;
-    let report = text::scan_wanted(&page, engines::wants(signals), |sample| reading.add(sample.name, sample.value));
-    status.unreadable_lines.fetch_add(report.unreadable_lines as u64, Relaxed);
-    let gauges = reading.gauges();
-    if gauges.is_empty() {
-        return Err(FetchError::NothingKnown);
-    }
-    endpoint.live.publish(&gauges, endpoint.live.mark(), clock.now());
-    Ok(())
 }
 
 /// Says when an endpoint begins or ends to be unreadable, not each time that it is.

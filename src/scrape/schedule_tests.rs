@@ -5,10 +5,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::domain::{EndpointId, EndpointSpec, Gauge};
+use crate::domain::{EndpointId, EndpointSpec, EngineKind, Gauge};
 use crate::state::Snapshot;
 
 use super::*;
+
+#[path = "engine_tests.rs"]
+mod engine_tests;
+#[path = "pace_tests.rs"]
+mod pace_tests;
 
 const PAGE: &str = "vllm:num_requests_running 2\nvllm:num_requests_waiting 4\nvllm:kv_cache_usage_perc 0.25\n";
 const STALE: Duration = Duration::from_mins(10);
@@ -17,6 +22,8 @@ const STALE: Duration = Duration::from_mins(10);
 #[derive(Clone, Copy)]
 enum Manner {
     Answers(&'static str),
+    /// By path; 404 elsewhere.
+    Serves(&'static [(&'static str, &'static str)]),
     Fails,
     Hangs,
     /// Announces the size, then sends it.
@@ -32,32 +39,49 @@ struct Fleet {
     clock: Clock,
     reader: Reader,
     status: Arc<ScrapeStatus>,
+    demand: Arc<Demand>,
     endpoints: Vec<Arc<Endpoint>>,
+    /// Ends an engine, connections and all.
+    engines: Vec<tokio::task::AbortHandle>,
 }
 
 impl Fleet {
     async fn start(manners: &[Manner], config: config::Scrape) -> Self {
+        Self::start_with(manners, config, Demand::new(GaugeSet::of(&[Gauge::KvUsage]), [])).await
+    }
+
+    async fn start_with(manners: &[Manner], config: config::Scrape, demand: Demand) -> Self {
         let mut fleet = Self {
             tasks: JoinSet::new(),
             clock: Clock::start(),
             reader: Reader::default(),
             status: Arc::default(),
+            demand: Arc::new(demand),
             endpoints: Vec::new(),
+            engines: Vec::new(),
         };
         for manner in manners {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             fleet.add(listener.local_addr().unwrap());
-            fleet.tasks.spawn(engine(listener, *manner));
+            let engine = fleet.tasks.spawn(engine(listener, *manner));
+            fleet.engines.push(engine);
         }
         fleet.publish(1);
         let cancel = CancellationToken::new();
-        fleet.tasks.spawn(run(fleet.reader.clone(), config, fleet.clock.clone(), Arc::clone(&fleet.status), cancel));
+        fleet.tasks.spawn(run(
+            fleet.reader.clone(),
+            Arc::clone(&fleet.demand),
+            config,
+            fleet.clock.clone(),
+            Arc::clone(&fleet.status),
+            cancel,
+        ));
         fleet
     }
 
     fn add(&mut self, address: SocketAddr) {
         let id = EndpointId { slot: self.endpoints.len() as u32, generation: 0 };
-        self.endpoints.push(Arc::new(Endpoint::new(id, EndpointSpec::at(address), Arc::default())));
+        self.endpoints.push(Arc::new(Endpoint::new(id, vllm(address), Arc::default())));
     }
 
     fn publish(&self, version: u64) {
@@ -84,8 +108,15 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
     let mut request = [0; 4096];
     // A request of the scraper fits one segment.
     while let Ok(1..) = stream.read(&mut request).await {
-        assert!(request.starts_with(b"GET /metrics HTTP/1.1\r\n"));
         let sent = match manner {
+            Manner::Serves(pages) => {
+                let text = String::from_utf8_lossy(&request);
+                let path = text.split(' ').nth(1).unwrap();
+                let page = pages.iter().find(|(known, _)| *known == path).map(|(_, page)| *page);
+                let (status, page) = page.map_or((404, ""), |page| (200, page));
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+                stream.write_all(head.as_bytes()).await
+            }
             Manner::Hangs => return std::future::pending().await,
             Manner::Fails => stream.write_all(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n").await,
             Manner::Answers(page) => {
@@ -115,9 +146,15 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
     }
 }
 
+fn vllm(address: SocketAddr) -> EndpointSpec {
+    EndpointSpec { engine: EngineKind::Vllm, ..EndpointSpec::at(address) }
+}
+
 fn config() -> config::Scrape {
     config::Scrape {
-        interval: Duration::from_millis(5),
+        interval_min: Duration::from_millis(5),
+        interval_max: Duration::from_millis(5),
+        reads_per_second_max: 1_000_000,
         timeout: Duration::from_secs(5),
         page_bytes_max: 64 << 10,
         ..config::Scrape::default()
@@ -206,7 +243,7 @@ async fn an_endpoint_that_left_is_read_no_more() {
     until("both", || (0..2).all(|at| fleet.gauge(at, Gauge::Running).is_some())).await;
     let left = fleet.endpoints.pop().unwrap();
     fleet.publish(2);
-    until("older than many intervals", || left.live.signals.age(fleet.clock.now()) > Some(config().interval * 50))
+    until("older than many intervals", || left.live.signals.age(fleet.clock.now()) > Some(config().interval_max * 50))
         .await;
 }
 
@@ -215,7 +252,7 @@ async fn the_metrics_address_is_used_where_it_differs() {
     let mut fleet = Fleet::start(&[Manner::Answers(PAGE)], config()).await;
     let metrics_address = Some(fleet.endpoints[0].spec.address);
     let dead = SocketAddr::from(([127, 0, 0, 1], 9));
-    let spec = EndpointSpec { metrics_address, ..EndpointSpec::at(dead) };
+    let spec = EndpointSpec { metrics_address, ..vllm(dead) };
     let id = EndpointId { slot: 9, generation: 0 };
     fleet.endpoints.push(Arc::new(Endpoint::new(id, spec, Arc::default())));
     fleet.publish(2);

@@ -36,13 +36,17 @@ pub struct ScanReport {
 }
 
 /// Gives every sample of `page` to `sink`, in order. The last line needs no line end.
-pub fn scan<'a>(page: &'a [u8], sink: impl FnMut(Sample<'a>)) -> ScanReport {
-    scan_wanted(page, |_| true, sink)
+pub fn scan<'a>(page: &'a [u8], mut sink: impl FnMut(Sample<'a>)) -> ScanReport {
+    scan_known(page, |_| Some(()), |(), sample| sink(sample))
 }
 
-/// As [`scan`], but only lines that begin with a name that `wanted` knows are looked at any further: most of a page is
-/// histograms that nobody asked for.
-pub fn scan_wanted<'a>(page: &'a [u8], wanted: impl Fn(&[u8]) -> bool, mut sink: impl FnMut(Sample<'a>)) -> ScanReport {
+/// As [`scan`], but only lines that begin with a name that `find` knows are looked at any further: most of a page is
+/// histograms that nobody asked for. The sink gets what `find` found.
+pub fn scan_known<'a, T>(
+    page: &'a [u8],
+    find: impl Fn(&[u8]) -> Option<T>,
+    mut sink: impl FnMut(T, Sample<'a>),
+) -> ScanReport {
     let mut report = ScanReport::default();
     let mut rest = page;
     while !rest.is_empty() {
@@ -50,12 +54,13 @@ pub fn scan_wanted<'a>(page: &'a [u8], wanted: impl Fn(&[u8]) -> bool, mut sink:
         let (line, after) = rest.split_at(end);
         rest = after.get(1..).unwrap_or_default();
         let line = line.trim_ascii();
-        if line.is_empty() || line.starts_with(b"#") || !wanted(name(line)) {
+        if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
+        let Some(found) = find(name(line)) else { continue };
         if let Some(sample) = sample(line) {
             report.samples += 1;
-            sink(sample);
+            sink(found, sample);
         } else {
             report.unreadable_lines += 1;
         }

@@ -2,6 +2,7 @@
 //!
 //! Numbers live as atomics in each [`Endpoint`], so a scrape or a request never rebuilds a snapshot.
 
+mod demand;
 mod endpoint;
 mod live;
 mod registry;
@@ -10,8 +11,11 @@ mod snapshot;
 mod task;
 mod ticket;
 
+pub use demand::Demand;
 pub use endpoint::Endpoint;
-pub use live::{Adapters, Cooldown, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Signals};
+pub use live::{
+    Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Question, Signals,
+};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
 pub use snapshot::{ModelView, Reader, Snapshot};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::domain::ModelProfiles;
+
 use super::Endpoint;
 
 /// The endpoints that serve one model.
@@ -17,6 +19,8 @@ pub struct ModelView {
     pub parent: Option<Box<str>>,
     /// Who serves it; never empty, in the order of addresses.
     pub endpoints: Box<[Arc<Endpoint>]>,
+    /// Config profiles, of the first endpoint that comes with some.
+    pub profiles: Option<Arc<ModelProfiles>>,
 }
 
 /// Everything that routing may know of the fleet, at one version.
@@ -28,6 +32,7 @@ pub struct Snapshot {
     models: HashMap<Box<str>, ModelView>,
     any_model: Box<[Arc<Endpoint>]>,
     departed: HashSet<Box<str>>,
+    has_locks: bool,
 }
 
 impl Snapshot {
@@ -52,10 +57,21 @@ impl Snapshot {
         }
         let view = |(name, (parent, mut serving)): (Box<str>, Serving)| {
             serving.extend(any_model.iter().cloned());
-            (name.clone(), ModelView { name, parent, endpoints: serving.into() })
+            let profiles = serving.iter().find_map(|endpoint| endpoint.spec.profiles.clone());
+            (name.clone(), ModelView { name, parent, endpoints: serving.into(), profiles })
         };
-        let models = models.into_iter().map(view).collect();
-        Self { version, endpoints: endpoints.into(), by_address, models, any_model, departed: HashSet::new() }
+        let models: HashMap<_, _> = models.into_iter().map(view).collect();
+        let locks = |view: &ModelView| view.profiles.as_ref().is_some_and(|profiles| profiles.locked.is_some());
+        let has_locks = models.values().any(locks);
+        Self {
+            version,
+            endpoints: endpoints.into(),
+            by_address,
+            models,
+            any_model,
+            departed: HashSet::new(),
+            has_locks,
+        }
     }
 
     /// The same, knowing which models were served before.
@@ -67,6 +83,11 @@ impl Snapshot {
     /// Whether `model` was served by an endpoint that has left.
     pub fn was_served(&self, model: &str) -> bool {
         self.departed.contains(model)
+    }
+
+    /// Whether the profiles of some model lock its strategy.
+    pub fn has_locks(&self) -> bool {
+        self.has_locks
     }
 
     /// Counts publications; 0 is the empty snapshot before the first.

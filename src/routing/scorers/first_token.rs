@@ -1,7 +1,7 @@
 //! How fast an endpoint's first tokens come.
 
 use crate::domain::{Gauge, GaugeSet};
-use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
+use crate::routing::{AnswerNeeds, OpenRequests, Prefer, RequestView, Score, Scorer};
 use crate::state::Endpoint;
 
 use super::recent::Recent;
@@ -10,9 +10,17 @@ use super::recent::Recent;
 ///
 /// As the engine tells; without that, as we measured, to the second. Times the open requests, because a minute's
 /// percentile follows a burst only when that is over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FirstToken {
+    answers: AnswerNeeds,
     measured: Recent,
+}
+
+impl FirstToken {
+    /// Looks for this in answers.
+    pub fn new(answers: AnswerNeeds) -> Self {
+        Self { answers, measured: Recent::default() }
+    }
 }
 
 impl Scorer for FirstToken {
@@ -26,6 +34,10 @@ impl Scorer for FirstToken {
 
     fn prefers(&self) -> Prefer {
         Prefer::Lower
+    }
+
+    fn answers(&self) -> AnswerNeeds {
+        self.answers
     }
 
     fn gauges(&self) -> GaugeSet {

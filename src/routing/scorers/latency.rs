@@ -2,7 +2,7 @@
 
 use crate::domain::{Gauge, GaugeSet};
 use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
-use crate::state::Endpoint;
+use crate::state::{Endpoint, Fresh};
 
 /// Expected seconds to the last token: waiting, prefill and decode, from what the engine did in the last minute.
 ///
@@ -21,17 +21,15 @@ const UNKNOWN_OUTPUT: f64 = 100.0;
 
 impl ExpectedLatency {
     /// Seconds to the first token; `None` where the engine does not tell enough.
-    fn first_token(request: &RequestView<'_>, endpoint: &Endpoint) -> Option<f64> {
-        let live = &endpoint.live;
-        let gauge = |gauge| live.signals.gauge(gauge, request.now, request.stale_after);
-        let prompt = gauge(Gauge::PromptLengthMean).filter(|tokens| *tokens > 0.0);
-        if let (Some(seconds), Some(tokens)) = (gauge(Gauge::PrefillTimeMean), prompt) {
-            let ahead = live.ours.prefill_tokens() as f64;
-            let queue = gauge(Gauge::QueueTimeMean).unwrap_or(0.0);
+    fn first_token(request: &RequestView<'_>, endpoint: &Endpoint, told: Fresh<'_>) -> Option<f64> {
+        let prompt = told.gauge(Gauge::PromptLengthMean).filter(|tokens| *tokens > 0.0);
+        if let (Some(seconds), Some(tokens)) = (told.gauge(Gauge::PrefillTimeMean), prompt) {
+            let ahead = endpoint.live.ours.prefill_tokens() as f64;
+            let queue = told.gauge(Gauge::QueueTimeMean).unwrap_or(0.0);
             return Some(queue + seconds / tokens * (ahead + of(request.asked.work.prompt_tokens, UNKNOWN_PROMPT)));
         }
         // Waiting and prefill in one, of a request of mean length.
-        gauge(Gauge::TtftMean)
+        told.gauge(Gauge::TtftMean)
     }
 }
 
@@ -67,15 +65,15 @@ impl Scorer for ExpectedLatency {
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
         let live = &endpoint.live;
-        let gauge = |gauge| live.signals.gauge(gauge, request.now, request.stale_after);
-        let output = gauge(Gauge::OutputLengthMean).filter(|tokens| *tokens > 0.0);
-        let decode = gauge(Gauge::DecodeTimeMean).zip(output).map(|(seconds, tokens)| seconds / tokens);
-        let per_token = decode.or_else(|| gauge(Gauge::ItlMean));
-        let (Some(first), Some(per_token)) = (Self::first_token(request, endpoint), per_token) else {
+        let Some(told) = live.signals.fresh(request.now, request.stale_after) else { return Score::UNKNOWN };
+        let output = told.gauge(Gauge::OutputLengthMean).filter(|tokens| *tokens > 0.0);
+        let decode = told.gauge(Gauge::DecodeTimeMean).zip(output).map(|(seconds, tokens)| seconds / tokens);
+        let per_token = decode.or_else(|| told.gauge(Gauge::ItlMean));
+        let (Some(first), Some(per_token)) = (Self::first_token(request, endpoint, told), per_token) else {
             return Score::UNKNOWN;
         };
         let (open, _) = live.requests(request.now, request.stale_after);
-        let fits = gauge(Gauge::MaxRunning).filter(|most| *most >= 1.0).unwrap_or(f64::MAX);
+        let fits = told.gauge(Gauge::MaxRunning).filter(|most| *most >= 1.0).unwrap_or(f64::MAX);
         let crowd = 1.0 + open / (self.parallel.min(fits) * endpoint.weight());
         Score::of(first + per_token * of(request.asked.work.output_tokens, UNKNOWN_OUTPUT) * crowd)
     }

@@ -2,7 +2,7 @@
 
 use crate::domain::{Gauge, GaugeSet};
 use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
-use crate::state::Endpoint;
+use crate::state::{Adapters, Endpoint};
 
 /// How near an adapter is to being used at an endpoint, least near first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,24 +27,27 @@ impl Holding {
         }
         let adapter = &*request.asked.model;
         let signals = &endpoint.live.signals;
-        let told = signals.adapters().filter(|_| signals.is_fresh(request.now, request.stale_after));
-        if let Some(adapters) = &told {
-            if adapters.running.iter().any(|name| name == adapter) {
-                return Self::Running;
-            }
-            if adapters.waiting.iter().any(|name| name == adapter) {
-                return Self::Waiting;
-            }
-            let held = adapters.waiting.iter().filter(|name| !adapters.running.contains(name)).count();
-            let held = (adapters.running.len() + held) as f64;
-            match signals.gauge(Gauge::MaxAdapters, request.now, request.stale_after) {
-                Some(most) if held >= most => return Self::NoRoom,
-                Some(_) => return Self::Room,
-                None => {}
+        if let Some(reading) = signals.fresh(request.now, request.stale_after) {
+            let most = reading.gauge(Gauge::MaxAdapters);
+            if let Some(holding) = signals.with_adapters(|told| Self::told(adapter, told, most)).flatten() {
+                return holding;
             }
         }
         let is_configured = endpoint.spec.models.iter().any(|model| model.adapters.iter().any(|name| name == adapter));
         if is_configured { Self::Room } else { Self::Unknown }
+    }
+
+    /// What follows from the engine's word alone; `None` if it does not settle it.
+    fn told(adapter: &str, told: &Adapters, most: Option<f64>) -> Option<Self> {
+        if told.running.iter().any(|name| name == adapter) {
+            return Some(Self::Running);
+        }
+        if told.waiting.iter().any(|name| name == adapter) {
+            return Some(Self::Waiting);
+        }
+        let only_waiting = told.waiting.iter().filter(|name| !told.running.contains(name)).count();
+        let held = (told.running.len() + only_waiting) as f64;
+        most.map(|most| if held >= most { Self::NoRoom } else { Self::Room })
     }
 }
 
@@ -84,5 +87,66 @@ impl Scorer for LoraAdapter {
             Holding::Unknown => Score { value: 0.3, complete: false },
             Holding::NoRoom => Score::of(0.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::domain::{Clock, EndpointSpec, Gauges, ModelSpec, Work};
+    use crate::routing::conformance::{fleet, view};
+    use crate::routing::{Asked, Candidates, Decision, Parameters, STRATEGIES, Trace};
+    use crate::state::Ticket;
+
+    use super::Holding::{NoRoom, Room, Running, Unknown, Waiting};
+    use super::*;
+
+    fn tells(endpoint: &Endpoint, running: &[&str], waiting: &[&str], most: Option<f64>) {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        endpoint.live.signals.set_adapters(Some(Adapters { running: names(running), waiting: names(waiting) }));
+        let mut page = Gauges::default().with(Gauge::Running, 0.0);
+        page.set(Gauge::MaxAdapters, most);
+        endpoint.live.publish(&page, endpoint.live.mark(), view(0).now);
+    }
+
+    fn configured(endpoint: &Endpoint) -> Arc<Endpoint> {
+        let models = vec![ModelSpec { name: "base".into(), adapters: vec!["lora".into()] }];
+        let spec = EndpointSpec { models, ..endpoint.spec.clone() };
+        Arc::new(Endpoint::new(endpoint.id, spec, Arc::clone(&endpoint.live)))
+    }
+
+    #[test]
+    fn endpoints_with_the_adapter_come_first_then_those_with_room() {
+        let mut fleet = fleet(6);
+        tells(&fleet[0], &["lora"], &[], Some(1.0));
+        tells(&fleet[1], &["a"], &["lora"], Some(1.0));
+        tells(&fleet[2], &["a"], &["a"], Some(2.0));
+        tells(&fleet[3], &["a"], &["b"], Some(2.0));
+        fleet[4] = configured(&fleet[4]);
+        let asked = Asked { model: "lora".into(), ..Asked::default() };
+        let request = RequestView { asked: &asked, adapter_of: Some("base"), ..view(1) };
+        let holding: Vec<_> = fleet.iter().map(|endpoint| Holding::of(&request, endpoint)).collect();
+        assert_eq!(holding, [Running, Waiting, Room, NoRoom, Room, Unknown]);
+
+        let lora = STRATEGIES.iter().find(|registration| registration.name == "lora-affinity").unwrap();
+        let router = (lora.build)(&Parameters::default()).unwrap().into_router();
+        let (mut order, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..80 {
+            let Decision::Send(to) = router.route(&request, Candidates::all(&fleet).unwrap(), &mut Trace::off()) else {
+                panic!("it always decides")
+            };
+            order.push(to.id.slot);
+            open.push(Ticket::open(to, Work::default(), &Clock::start()));
+        }
+        assert!(order[..16].iter().all(|slot| *slot == 0) && order[16..32].iter().all(|slot| *slot == 1), "{order:?}");
+        assert!(order[32..64].iter().all(|slot| [2, 4].contains(slot)) && !order.contains(&3), "{order:?}");
+    }
+
+    #[test]
+    fn a_request_without_an_adapter_goes_by_the_open_requests() {
+        let fleet = fleet(2);
+        tells(&fleet[0], &["a"], &[], Some(1.0));
+        assert_eq!(Holding::of(&view(1), &fleet[0]), Holding::of(&view(1), &fleet[1]));
     }
 }

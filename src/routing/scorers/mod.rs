@@ -11,6 +11,8 @@ mod outstanding_tokens;
 mod recent;
 mod recent_tokens;
 mod spill;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod utilization;
 
@@ -19,7 +21,7 @@ use std::fmt::Debug;
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::RequestView;
+use super::{AnswerNeeds, RequestView};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
@@ -81,6 +83,11 @@ pub trait Scorer: Send + Sync + Debug {
     /// The gauges that it reads.
     fn gauges(&self) -> GaugeSet {
         GaugeSet::NONE
+    }
+
+    /// What it measures of answers.
+    fn answers(&self) -> AnswerNeeds {
+        AnswerNeeds::default()
     }
 
     /// Whether equal numbers leave it to the open requests; false where the number already says as much.

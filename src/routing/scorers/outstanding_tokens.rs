@@ -1,14 +1,17 @@
 //! The work that an endpoint has yet to do for us, in tokens.
 
 use crate::domain::{Gauge, GaugeSet};
-use crate::routing::{Prefer, RequestView, Score, Scorer};
+use crate::routing::{AnswerNeeds, Prefer, RequestView, Score, Scorer};
 use crate::state::Endpoint;
 
 /// Prompt tokens not yet prefilled plus expected output tokens, per unit of weight, the new request's included.
 ///
 /// Other senders' requests, which the engine counts but does not size, are taken to be as large as the new one.
 #[derive(Debug, Clone, Copy)]
-pub struct OutstandingTokens;
+pub struct OutstandingTokens {
+    /// What to look at in answers: a prompt counts until its first token is seen, else to the end.
+    pub answers: AnswerNeeds,
+}
 
 impl Scorer for OutstandingTokens {
     fn name(&self) -> &'static str {
@@ -21,6 +24,10 @@ impl Scorer for OutstandingTokens {
 
     fn prefers(&self) -> Prefer {
         Prefer::Lower
+    }
+
+    fn answers(&self) -> AnswerNeeds {
+        self.answers
     }
 
     fn gauges(&self) -> GaugeSet {

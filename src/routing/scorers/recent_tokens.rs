@@ -1,6 +1,6 @@
 //! The work that an endpoint was given lately, in tokens.
 
-use crate::routing::{Prefer, RequestView, Score, Scorer};
+use crate::routing::{AnswerNeeds, Prefer, RequestView, Score, Scorer};
 use crate::state::Endpoint;
 
 /// Tokens of the last minute per unit of weight, a prompt token counting as much as its weight says.
@@ -10,6 +10,8 @@ use crate::state::Endpoint;
 pub struct RecentTokens {
     /// Output tokens that a prompt token counts for.
     pub prompt_weight: f64,
+    /// What to look at in answers: the estimates stand unless usage is.
+    pub answers: AnswerNeeds,
 }
 
 impl Scorer for RecentTokens {
@@ -23,6 +25,10 @@ impl Scorer for RecentTokens {
 
     fn prefers(&self) -> Prefer {
         Prefer::Lower
+    }
+
+    fn answers(&self) -> AnswerNeeds {
+        self.answers
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {

@@ -1,7 +1,7 @@
 //! Latency, success and cost in one number.
 
 use crate::domain::{Gauge, GaugeSet};
-use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
+use crate::routing::{AnswerNeeds, OpenRequests, Prefer, RequestView, Score, Scorer};
 use crate::state::Endpoint;
 
 use super::recent::Recent;
@@ -24,6 +24,7 @@ pub struct UsageWeights {
 #[derive(Debug)]
 pub struct Usage {
     weights: UsageWeights,
+    answers: AnswerNeeds,
     quality: Recent,
 }
 
@@ -33,16 +34,17 @@ const COST_MIN: f64 = 0.01;
 const LATENCY_MIN: f64 = 0.001;
 
 impl Usage {
-    /// With these weights.
-    pub fn new(weights: UsageWeights) -> Self {
-        Self { weights, quality: Recent::default() }
+    /// With these weights, and looking for this in answers.
+    pub fn new(weights: UsageWeights, answers: AnswerNeeds) -> Self {
+        Self { weights, answers, quality: Recent::default() }
     }
 
     /// `None` where no latency is known but counts.
     fn quality(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<f64> {
         let (live, now) = (&endpoint.live, request.now);
-        let told = || live.signals.gauge(Gauge::TtftMean, now, request.stale_after);
-        let latency = match live.measured.ttft_mean(now).or_else(told) {
+        // The engine's word first: it is there for all endpoints or for none, what we saw is there for those we asked.
+        let told = live.signals.gauge(Gauge::TtftMean, now, request.stale_after);
+        let latency = match told.or_else(|| live.measured.ttft_mean(now)) {
             None if self.weights.latency > 0.0 => return None,
             latency => latency.unwrap_or(1.0).max(LATENCY_MIN),
         };
@@ -64,6 +66,10 @@ impl Scorer for Usage {
 
     fn prefers(&self) -> Prefer {
         Prefer::Lower
+    }
+
+    fn answers(&self) -> AnswerNeeds {
+        self.answers
     }
 
     fn gauges(&self) -> GaugeSet {

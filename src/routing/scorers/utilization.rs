@@ -33,13 +33,13 @@ impl Scorer for Utilization {
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
         let live = &endpoint.live;
-        let gauge = |gauge| live.signals.gauge(gauge, request.now, request.stale_after);
-        let (open, is_fresh) = live.requests(request.now, request.stale_after);
-        let at_reading = open - f64::from(live.ours.in_flight()) + f64::from(live.signals.mark().in_flight);
+        let Some(told) = live.signals.fresh(request.now, request.stale_after) else { return Score::UNKNOWN };
+        let (open, is_told) = live.requests(request.now, request.stale_after);
+        let at_reading = open - f64::from(live.ours.in_flight()) + live.signals.mark().in_flight as f64;
 
         let cache = self.kv.usage(request, endpoint).map(|(share, _)| share);
-        let batch = gauge(Gauge::MaxRunning).filter(|most| is_fresh && *most > 0.0).map(|most| open / most);
-        let told = gauge(Gauge::Utilization).map(|share| share * (open + 1.0) / (at_reading + 1.0));
-        [cache, batch, told].into_iter().flatten().reduce(f64::max).map_or(Score::UNKNOWN, Score::of)
+        let batch = told.gauge(Gauge::MaxRunning).filter(|most| is_told && *most > 0.0).map(|most| open / most);
+        let work = told.gauge(Gauge::Utilization).map(|share| share * (open + 1.0) / (at_reading + 1.0));
+        [cache, batch, work].into_iter().flatten().reduce(f64::max).map_or(Score::UNKNOWN, Score::of)
     }
 }

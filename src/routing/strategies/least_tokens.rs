@@ -1,6 +1,10 @@
 //! The endpoint with the fewest tokens of work ahead.
 
-use crate::routing::{About, Built, OutstandingTokens, Registration, Scored};
+use serde::Deserialize;
+
+use crate::routing::{About, Built, OutstandingTokens, Parameter, Registration, Scored};
+
+use super::settings::first_token;
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "least-tokens",
@@ -10,13 +14,23 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Requests of very different size: a prompt of 100,000 tokens does not count as one of a hundred.",
         formula: "Lowest (prompt tokens not yet prefilled + expected output tokens in flight, this request's \
                   included) / weight. Requests of other senders count as large as this one.",
-        missing: "Without a fresh reading of the engine, our own requests alone. Where no size is known, the open \
+        missing: "Without a fresh reading of the engine, our own requests alone. With `measure` off, a prompt counts to the end of its answer. Where no size is known, the open \
                   requests decide.",
         source: "The in-flight token load of llm-d, without what the prefix cache saves.",
     },
-    parameters: &[],
+    parameters: &[Parameter {
+        name: "measure",
+        default: "false",
+        about: "Whether the first token is looked for in answers, at the price of a message for each piece of their bodies.",
+    }],
     build: |parameters| {
-        parameters.none()?;
-        Ok(Built::Scored(Scored::new(OutstandingTokens)))
+        let Settings { measure } = parameters.read()?;
+        Ok(Built::Scored(Scored::new(OutstandingTokens { answers: first_token(measure) })))
     },
 };
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    measure: bool,
+}

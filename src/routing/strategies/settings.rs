@@ -1,6 +1,11 @@
 //! Reading and checking parameters that several strategies have.
 
-use crate::routing::BuildError;
+use crate::routing::{AnswerNeeds, BuildError};
+
+/// First tokens, if they are to be measured.
+pub(super) fn first_token(measure: bool) -> AnswerNeeds {
+    AnswerNeeds { first_token: measure, ..AnswerNeeds::default() }
+}
 
 /// A share as whole percent.
 ///

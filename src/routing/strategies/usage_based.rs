@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::routing::{About, Built, Parameter, Picker, Registration, Scored, Usage, UsageWeights};
 
-use super::settings::{at_least, percent};
+use super::settings::{at_least, first_token, percent};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "usage-based",
@@ -15,7 +15,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest latency^`latency` × cost^`cost` / success^`success` × (open requests + 1) / weight. Latency is \
                   the mean time to first token, success the share of answers that were no failures, both of the last \
                   minute. Within `buffer` of the best, the open requests decide.",
-        missing: "Without first tokens seen, the engine's mean. An endpoint without either counts as average, in \
+        missing: "Without the engine's mean, that of the first tokens that we saw, if `measure` is on. An endpoint without either counts as average, in \
                   proportion to its open requests; if none has one, the open requests decide.",
         source: "The strategy of this name in LiteLLM set-ups: 0.4 / latency + 0.4 × success rate + 0.2 / cost. A \
                  product instead of a sum, because it does not change with the units.",
@@ -29,14 +29,20 @@ pub(super) const REGISTRATION: Registration = Registration {
             default: "0.1",
             about: "Share by which an endpoint may be worse than the best and still count as equal.",
         },
+        Parameter {
+            name: "measure",
+            default: "false",
+            about: "Whether the first token is looked for in answers, at the price of a message for each piece of their bodies.",
+        },
     ],
     build: |parameters| {
-        let Settings { latency, success, cost, buffer } = parameters.read()?;
+        let Settings { latency, success, cost, buffer, measure } = parameters.read()?;
         for (name, weight) in [("latency", latency), ("success", success), ("cost", cost)] {
             at_least(name, weight, 0.0)?;
         }
+        let weights = UsageWeights { latency, success, cost };
         let picker = Picker::BestWithin(percent("buffer", buffer)?);
-        Ok(Built::Scored(Scored::new(Usage::new(UsageWeights { latency, success, cost })).picked_by(picker)))
+        Ok(Built::Scored(Scored::new(Usage::new(weights, first_token(measure))).picked_by(picker)))
     },
 };
 
@@ -47,10 +53,11 @@ struct Settings {
     success: f64,
     cost: f64,
     buffer: f64,
+    measure: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { latency: 0.4, success: 0.4, cost: 0.2, buffer: 0.1 }
+        Self { latency: 0.4, success: 0.4, cost: 0.2, buffer: 0.1, measure: false }
     }
 }

@@ -1,126 +1,115 @@
-//! Which metrics of which engine mean what. Adding an engine is a file with a table, and a line in [`table`].
+//! Which metrics of which engine mean what. Adding an engine is a file with a table, and a line in [`ENGINES`].
 
+mod llamacpp;
+mod sglang;
+mod tgi;
+mod triton;
+mod trtllm;
 mod vllm;
+mod xllm;
 
-use crate::domain::{EngineKind, Gauge, Gauges};
+#[cfg(test)]
+mod tests;
 
-/// How the values of several ranks behind one address become one.
+use memchr::memmem;
+
+use crate::domain::{EngineKind, Gauge, Input, Spread, Total};
+
+/// Every engine that is known by its metrics.
+pub const ENGINES: &[&Engine] =
+    &[&vllm::ENGINE, &sglang::ENGINE, &trtllm::ENGINE, &triton::ENGINE, &llamacpp::ENGINE, &tgi::ENGINE, &xllm::ENGINE];
+
+/// What is to be known of an engine to read it.
+#[derive(Debug)]
+pub struct Engine {
+    /// Which one.
+    pub kind: EngineKind,
+    /// Where its metrics page is.
+    pub path: &'static str,
+    /// Beginnings of metric names, each of which only this engine has.
+    pub marks: &'static [&'static str],
+    /// What its metrics mean.
+    pub rows: &'static [Row],
+    /// Metrics whose labels say something.
+    pub specials: &'static [(&'static str, Special)],
+}
+
+/// Where an engine tells something.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// What is told.
+    pub input: Input,
+    /// Names of the metric by version, newest first; the first that a page has is taken. Of a histogram, without suffix.
+    pub names: &'static [&'static str],
+    /// Over all series of that name.
+    pub fold: Fold,
+    /// What a value is multiplied by to be in our unit.
+    pub scale: f64,
+    /// A series that has this label with another value does not count.
+    pub only: [Option<(&'static str, &'static str)>; 2],
+}
+
+/// How the values of several series, such as the ranks behind one address, become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fold {
     /// Counts add up.
     Sum,
-    /// Shares, 0 to 1, are averaged.
-    MeanShare,
+    /// Shares are averaged.
+    Mean,
+    /// The greatest counts.
+    Max,
+    /// The least counts.
+    Min,
 }
 
-/// Where an engine tells a gauge.
-#[derive(Debug)]
-pub struct Signal {
-    /// What is told.
-    pub gauge: Gauge,
-    /// Names of the metric by version, newest first; the first that a page has is taken.
-    pub names: &'static [&'static str],
-    /// Over all samples of that name.
-    pub fold: Fold,
+/// What labels may tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// vLLM's `cache_config_info`: block size and size of the cache.
+    CacheConfig,
+    /// vLLM's `lora_requests_info`: adapters at work. The value is a time; the series with the greatest is true.
+    Adapters,
 }
 
-/// The signals of an engine; `None` if it has no metrics that we read.
-pub fn table(kind: EngineKind) -> Option<&'static [Signal]> {
-    match kind {
-        EngineKind::Vllm => Some(vllm::SIGNALS),
-        EngineKind::None => None,
-    }
-}
-
-/// Whether a metric of that name is one of these signals.
-pub fn wants(signals: &'static [Signal]) -> impl Fn(&[u8]) -> bool {
-    move |name| signals.iter().any(|signal| signal.names.iter().any(|known| known.as_bytes() == name))
-}
-
-/// Collects one page's samples into gauges.
-#[derive(Debug)]
-pub struct Reading {
-    signals: &'static [Signal],
-    cells: [Cell; Gauge::COUNT],
-}
-
-/// What was found of one gauge, under the newest name so far.
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    name: usize,
-    sum: f64,
-    count: u32,
-}
-
-impl Reading {
-    /// An empty reading by this table.
-    pub fn new(signals: &'static [Signal]) -> Self {
-        Self { signals, cells: [Cell { name: usize::MAX, sum: 0.0, count: 0 }; Gauge::COUNT] }
+impl Row {
+    const fn of(input: Input, fold: Fold, names: &'static [&'static str]) -> Self {
+        Self { input, names, fold, scale: 1.0, only: [None; 2] }
     }
 
-    /// Takes a sample in, if the engine's table has its name.
-    pub fn add(&mut self, name: &[u8], value: f64) {
-        for signal in self.signals {
-            let Some(at) = signal.names.iter().position(|known| known.as_bytes() == name) else { continue };
-            let Some(cell) = self.cells.get_mut(signal.gauge as usize) else { continue };
-            if at < cell.name {
-                *cell = Cell { name: at, sum: 0.0, count: 0 };
-            }
-            if at == cell.name {
-                // One rank that lies makes the whole unknown; a sum that leaves it out would be a lie as well.
-                let sound = value >= 0.0 && (signal.fold == Fold::Sum || value <= 1.0);
-                cell.sum += if sound { value } else { f64::NAN };
-                cell.count += 1;
-            }
-        }
+    const fn level(gauge: Gauge, fold: Fold, names: &'static [&'static str]) -> Self {
+        Self::of(Input::Level(gauge), fold, names)
     }
 
-    /// The gauges, without those that the page did not tell or told nonsense of.
-    pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges::default();
-        for signal in self.signals {
-            if let Some(cell) = self.cells.get(signal.gauge as usize).filter(|cell| cell.count > 0) {
-                let divisor = if signal.fold == Fold::Sum { 1.0 } else { f64::from(cell.count) };
-                gauges.set(signal.gauge, Some(cell.sum / divisor));
-            }
-        }
-        gauges
+    const fn total(total: Total, names: &'static [&'static str]) -> Self {
+        Self::of(Input::Total(total), Fold::Sum, names)
+    }
+
+    const fn spread(spread: Spread, names: &'static [&'static str]) -> Self {
+        Self::of(Input::Spread(spread), Fold::Sum, names)
+    }
+
+    const fn only(self, label: &'static str, value: &'static str) -> Self {
+        Self { only: [Some((label, value)), None], ..self }
+    }
+
+    const fn also_only(self, label: &'static str, value: &'static str) -> Self {
+        let [first, _] = self.only;
+        Self { only: [first, Some((label, value))], ..self }
+    }
+
+    const fn scaled(self, scale: f64) -> Self {
+        Self { scale, ..self }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What is known of an engine; `None` for those without metrics of fixed names.
+pub fn engine(kind: EngineKind) -> Option<&'static Engine> {
+    ENGINES.iter().copied().find(|engine| engine.kind == kind)
+}
 
-    fn reading(samples: &[(&str, f64)]) -> Gauges {
-        let mut reading = Reading::new(table(EngineKind::Vllm).unwrap());
-        for (name, value) in samples {
-            reading.add(name.as_bytes(), *value);
-        }
-        reading.gauges()
-    }
-
-    #[test]
-    fn a_page_without_known_names_tells_nothing() {
-        assert_eq!(reading(&[("vllm:num_requests_waiting_by_reason", 3.0), ("up", 1.0)]), Gauges::default());
-    }
-
-    #[test]
-    fn the_newest_name_wins_in_whatever_order() {
-        let (old, new) = (("vllm:gpu_cache_usage_perc", 0.9), ("vllm:kv_cache_usage_perc", 0.2));
-        assert_eq!(reading(&[old]).get(Gauge::KvUsage), Some(0.9));
-        assert_eq!(reading(&[old, new]).get(Gauge::KvUsage), Some(0.2));
-        assert_eq!(reading(&[new, old]).get(Gauge::KvUsage), Some(0.2));
-    }
-
-    #[test]
-    fn one_lying_rank_makes_a_gauge_unknown() {
-        for lie in [f64::NAN, f64::INFINITY, -1.0] {
-            assert_eq!(
-                reading(&[("vllm:num_requests_running", 2.0), ("vllm:num_requests_running", lie)]).get(Gauge::Running),
-                None
-            );
-        }
-        assert_eq!(reading(&[("vllm:kv_cache_usage_perc", 57.0)]).get(Gauge::KvUsage), None);
-    }
+/// The engine whose page this is, by the names in it.
+pub fn recognise(page: &[u8]) -> Option<EngineKind> {
+    let begins_a_line = |at: usize| at == 0 || page.get(at - 1) == Some(&b'\n');
+    let has = |mark: &&str| memmem::find_iter(page, mark.as_bytes()).any(begins_a_line);
+    ENGINES.iter().find(|engine| engine.marks.iter().any(has)).map(|engine| engine.kind)
 }

@@ -1,48 +1,36 @@
-//! vLLM. Names as of 0.32; `gpu_cache_usage_perc` was deprecated in vLLM's PR 18354 and removed in its PR 29330.
+//! vLLM. Names as of 0.32, then those of older versions: `gpu_cache_usage_perc` and `gpu_prefix_cache_*` were deprecated
+//! in vLLM's PR 18354 and removed in its PR 29330, `time_per_output_token_seconds` was removed in its PR 32661.
 //!
 //! With data parallelism one page holds a series per rank (label `engine`).
 
-use crate::domain::Gauge;
+use crate::domain::{EngineKind, Gauge, Spread, Total};
 
-use super::{Fold, Signal};
+use super::{Engine, Fold, Row, Special};
 
-pub(super) const SIGNALS: &[Signal] = &[
-    Signal { gauge: Gauge::Running, names: &["vllm:num_requests_running"], fold: Fold::Sum },
-    Signal { gauge: Gauge::Waiting, names: &["vllm:num_requests_waiting"], fold: Fold::Sum },
-    Signal {
-        gauge: Gauge::KvUsage,
-        names: &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"],
-        fold: Fold::MeanShare,
-    },
-];
-
-#[cfg(test)]
-mod tests {
-    use crate::scrape::engines::Reading;
-    use crate::scrape::text;
-
-    use super::*;
-
-    fn gauges(page: &str) -> [Option<f64>; 3] {
-        let mut reading = Reading::new(SIGNALS);
-        text::scan(page.as_bytes(), |sample| reading.add(sample.name, sample.value));
-        [Gauge::Running, Gauge::Waiting, Gauge::KvUsage].map(|gauge| reading.gauges().get(gauge))
-    }
-
-    #[test]
-    fn a_page_of_a_busy_engine_tells_all_gauges() {
-        let page = include_str!("../../../tests/fixtures/vllm-0.32.0-metrics-busy.txt");
-        assert_eq!(gauges(page), [Some(2.0), Some(4.0), Some(0.260_869_565_217_391_35)]);
-    }
-
-    #[test]
-    fn ranks_are_added_up_and_their_cache_use_is_averaged() {
-        let page = include_str!("../../../tests/fixtures/vllm-0.32.0-metrics-dp2.txt");
-        assert_eq!(gauges(page), [Some(0.0), Some(0.0), Some(0.0)]);
-        let busy = page
-            .replace("running{engine=\"1\",model_name=\"tiny\"} 0.0", "running{engine=\"1\",model_name=\"tiny\"} 3.0")
-            .replace("waiting{engine=\"0\",model_name=\"tiny\"} 0.0", "waiting{engine=\"0\",model_name=\"tiny\"} 5.0")
-            .replace("perc{engine=\"1\",model_name=\"tiny\"} 0.0", "perc{engine=\"1\",model_name=\"tiny\"} 0.5");
-        assert_eq!(gauges(&busy), [Some(3.0), Some(5.0), Some(0.25)]);
-    }
-}
+pub(super) const ENGINE: Engine = Engine {
+    kind: EngineKind::Vllm,
+    path: "/metrics",
+    marks: &["vllm:"],
+    rows: &[
+        Row::level(Gauge::Running, Fold::Sum, &["vllm:num_requests_running"]),
+        Row::level(Gauge::Waiting, Fold::Sum, &["vllm:num_requests_waiting"]),
+        Row::level(Gauge::KvUsage, Fold::Mean, &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"]),
+        // One rank asleep is enough: the engine spreads requests over all.
+        Row::level(Gauge::Awake, Fold::Min, &["vllm:engine_sleep_state"]).only("sleep_state", "awake"),
+        Row::level(Gauge::PrefixHitRate, Fold::Mean, &["vllm:gpu_prefix_cache_hit_rate"]),
+        Row::total(Total::PrefixHits, &["vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"]),
+        Row::total(Total::PrefixQueries, &["vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"]),
+        Row::total(Total::PromptTokens, &["vllm:prompt_tokens_total"]),
+        Row::total(Total::GenerationTokens, &["vllm:generation_tokens_total"]),
+        Row::total(Total::Finished, &["vllm:request_success_total"]),
+        Row::total(Total::Preemptions, &["vllm:num_preemptions_total"]),
+        Row::spread(Spread::Ttft, &["vllm:time_to_first_token_seconds"]),
+        Row::spread(Spread::Itl, &["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"]),
+        Row::spread(Spread::QueueTime, &["vllm:request_queue_time_seconds", "vllm:time_in_queue_requests"]),
+        Row::spread(Spread::PrefillTime, &["vllm:request_prefill_time_seconds"]),
+        Row::spread(Spread::DecodeTime, &["vllm:request_decode_time_seconds"]),
+        Row::spread(Spread::PromptLength, &["vllm:request_prompt_tokens"]),
+        Row::spread(Spread::OutputLength, &["vllm:request_generation_tokens"]),
+    ],
+    specials: &[("vllm:cache_config_info", Special::CacheConfig), ("vllm:lora_requests_info", Special::Adapters)],
+};

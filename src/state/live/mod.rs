@@ -6,8 +6,13 @@
 //! > now = the engine's number at the reading + (our count now − our count at the reading)
 //!
 //! What we sent since is added, what we sent before and is over is taken off, and what others have there stays as the
-//! engine saw it. Nothing is counted twice: what the engine had not yet counted at the reading is in both of our
-//! counts. The result never falls below what we know for certain.
+//! engine saw it. The result never falls below what we know for certain.
+//!
+//! "At the reading" is a moment between our question and its answer that nobody knows. A request is under way to the
+//! engine about as long as a question, and its end is under way to us about as long as an answer. So our count at the
+//! reading is what we had sent when we *asked*, less what had ended when the *answer* came ([`Live::mark_since`]): both
+//! as the engine saw them. A count taken at either end alone would book a busy engine's requests twice, or drop those of
+//! others, at every reading.
 
 mod health;
 mod measured;
@@ -22,7 +27,7 @@ use crate::domain::{Gauge, Gauges, Moment, Work};
 pub use health::{Cooldown, Health, PASSED_OVER_MAX};
 pub use measured::{Measured, Outcomes};
 pub use outstanding::Outstanding;
-pub use signals::{Adapters, Signals};
+pub use signals::{Adapters, Fresh, Signals};
 
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]
@@ -38,22 +43,41 @@ pub struct Live {
     pub measured: Measured,
 }
 
-/// Our counts at one moment, to hold an engine's numbers against.
+/// Our counts as the engine saw them at a reading, to hold its numbers against.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Requests in flight.
-    pub in_flight: u32,
+    /// Requests in flight. Below zero where some came and went while the reading was made.
+    pub in_flight: i64,
     /// Tokens that they may hold in the KV cache.
-    pub tokens: u64,
+    pub tokens: i64,
+}
+
+/// What had been sent when an engine was asked for its numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    requests: u64,
+    tokens: u64,
 }
 
 impl Live {
-    /// Our counts now. The scraper takes them as a page arrives, and gives them to [`publish`](Self::publish).
-    pub fn mark(&self) -> Mark {
-        Mark { in_flight: self.ours.in_flight(), tokens: self.ours.tokens() }
+    /// To be taken when the engine is asked for its numbers.
+    pub fn ask(&self) -> Question {
+        Question { requests: self.ours.sent(), tokens: self.ours.tokens_sent() }
     }
 
-    /// Stores one reading of the engine's numbers, which arrived at `now` when our counts stood at `mark`.
+    /// To be taken when its answer comes: our counts as the engine saw them.
+    pub fn mark_since(&self, asked: Question) -> Mark {
+        let (requests, tokens) = (self.ours.sent() - asked.requests, self.ours.tokens_sent() - asked.tokens);
+        let now = self.mark();
+        Mark { in_flight: now.in_flight - requests.cast_signed(), tokens: now.tokens - tokens.cast_signed() }
+    }
+
+    /// Our counts now, where a reading takes no time: simulations and tests.
+    pub fn mark(&self) -> Mark {
+        Mark { in_flight: i64::from(self.ours.in_flight()), tokens: self.ours.tokens().cast_signed() }
+    }
+
+    /// Stores one reading of the engine's numbers, which arrived at `now`.
     pub fn publish(&self, gauges: &Gauges, mark: Mark, now: Moment) {
         self.signals.store(gauges, mark, now);
     }
@@ -66,7 +90,7 @@ impl Live {
         let running = self.signals.gauge(Gauge::Running, now, stale_after);
         let waiting = self.signals.gauge(Gauge::Waiting, now, stale_after);
         let (Some(running), waiting) = (running, waiting.unwrap_or(0.0)) else { return (ours, false) };
-        let others = running + waiting - f64::from(self.signals.mark().in_flight);
+        let others = running + waiting - self.signals.mark().in_flight as f64;
         (ours + others.max(0.0), true)
     }
 
@@ -80,7 +104,12 @@ impl Live {
         Some((read + capacity.map_or(0.0, |capacity| gained / capacity)).max(0.0))
     }
 
-    /// Prompt tokens sent here that are not known to be prefilled: ours, plus those of others that the engine tells of.
+    /// Whether the engine can serve: it does not say that it sleeps. Unknown is awake.
+    pub fn is_awake(&self, now: Moment, stale_after: Duration) -> bool {
+        self.signals.gauge(Gauge::Awake, now, stale_after) != Some(0.0)
+    }
+
+    /// Prompt tokens that we sent here and that are not known to be prefilled.
     pub fn prefill_tokens(&self) -> u64 {
         self.ours.prefill_tokens()
     }
@@ -127,6 +156,32 @@ mod tests {
         assert_eq!(live.requests(at(10), STALE), (10.0, true));
         (0..8).for_each(|_| live.leave(WORK, false, at(11)));
         assert_eq!(live.requests(at(11), STALE), (2.0, true));
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_the_engine_is_read_is_counted_once() {
+        let live = Live::default();
+        (0..4).for_each(|_| live.enter(WORK, at(9)));
+        let asked = live.ask();
+        // Not seen by the engine yet: one more than it says. One that it saw has ended since.
+        live.enter(WORK, at(10));
+        live.leave(WORK, false, at(10));
+        let mark = live.mark_since(asked);
+        assert_eq!(mark, Mark { in_flight: 3, tokens: 3000 });
+        // Three of ours and two of others are there, and one is on the way.
+        live.publish(&Gauges::default().with(Gauge::Running, 5.0), mark, at(10));
+        assert_eq!(live.requests(at(10), STALE), (6.0, true));
+    }
+
+    #[test]
+    fn an_engine_that_says_it_sleeps_is_not_awake_until_the_reading_is_stale() {
+        let live = Live::default();
+        assert!(live.is_awake(at(1), STALE));
+        read(&live, &Gauges::default().with(Gauge::Awake, 0.0), at(10));
+        assert!(!live.is_awake(at(11), STALE));
+        assert!(live.is_awake(at(16), STALE));
+        read(&live, &Gauges::default().with(Gauge::Awake, 1.0), at(17));
+        assert!(live.is_awake(at(17), STALE));
     }
 
     #[test]

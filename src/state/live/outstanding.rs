@@ -19,6 +19,8 @@ pub struct Outstanding {
     prefill_tokens: AtomicU64,
     /// Prompt and expected output tokens of all requests in flight.
     tokens: AtomicU64,
+    /// Those of all requests ever sent.
+    tokens_sent: AtomicU64,
     /// Expected output tokens of all requests in flight.
     output_tokens: AtomicU64,
     /// Since when something is in flight (microseconds); 0 when nothing is.
@@ -34,6 +36,7 @@ impl Default for Outstanding {
             sent: AtomicU64::default(),
             prefill_tokens: AtomicU64::default(),
             tokens: AtomicU64::default(),
+            tokens_sent: AtomicU64::default(),
             output_tokens: AtomicU64::default(),
             busy_since: AtomicU64::default(),
             busy: Window::over(BUSY_WINDOW),
@@ -62,6 +65,11 @@ impl Outstanding {
         self.tokens.load(Relaxed)
     }
 
+    /// Prompt and expected output tokens of all requests sent since the endpoint appeared.
+    pub fn tokens_sent(&self) -> u64 {
+        self.tokens_sent.load(Relaxed)
+    }
+
     /// Expected output tokens of all requests in flight.
     pub fn output_tokens(&self) -> u64 {
         self.output_tokens.load(Relaxed)
@@ -81,6 +89,7 @@ impl Outstanding {
         self.sent.fetch_add(1, Relaxed);
         self.prefill_tokens.fetch_add(u64::from(work.prompt_tokens), Relaxed);
         self.tokens.fetch_add(work.tokens(), Relaxed);
+        self.tokens_sent.fetch_add(work.tokens(), Relaxed);
         self.output_tokens.fetch_add(u64::from(work.output_tokens), Relaxed);
         if self.in_flight.fetch_add(1, Relaxed) == 0 {
             self.busy_since.store(now.as_micros(), Relaxed);

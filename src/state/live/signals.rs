@@ -1,12 +1,12 @@
 //! What an engine said of itself, and when.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::domain::{Gauge, Gauges, Moment};
+use crate::domain::{EngineKind, Gauge, Gauges, Moment};
 
 use super::Mark;
 
@@ -16,11 +16,24 @@ pub struct Signals {
     /// When it was read (microseconds); 0 is never.
     read_at: AtomicU64,
     /// Our counts as it was read.
-    in_flight: AtomicU32,
-    tokens: AtomicU64,
+    in_flight: AtomicI64,
+    tokens: AtomicI64,
     /// `f64` bits by [`Gauge`] index; NaN when the engine did not say.
     gauges: [AtomicU64; Gauge::COUNT],
     adapters: ArcSwapOption<Adapters>,
+    /// Index in [`EngineKind::ALL`] of the engine as which it was last read; 0 is not known.
+    engine: AtomicU8,
+}
+
+/// A reading that was found to be fresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh<'a>(&'a Signals);
+
+impl Fresh<'_> {
+    /// A gauge, or `None` if the engine did not tell.
+    pub fn gauge(self, gauge: Gauge) -> Option<f64> {
+        self.0.read(gauge)
+    }
 }
 
 /// The LoRA adapters that an engine works with now.
@@ -36,10 +49,11 @@ impl Default for Signals {
     fn default() -> Self {
         Self {
             read_at: AtomicU64::default(),
-            in_flight: AtomicU32::default(),
-            tokens: AtomicU64::default(),
+            in_flight: AtomicI64::default(),
+            tokens: AtomicI64::default(),
             gauges: std::array::from_fn(|_| AtomicU64::new(f64::NAN.to_bits())),
             adapters: ArcSwapOption::empty(),
+            engine: AtomicU8::default(),
         }
     }
 }
@@ -66,6 +80,11 @@ impl Signals {
         self.is_fresh(now, stale_after).then(|| self.read(gauge)).flatten()
     }
 
+    /// The last reading for one look at several gauges; `None` if it is older than `stale_after`.
+    pub fn fresh(&self, now: Moment, stale_after: Duration) -> Option<Fresh<'_>> {
+        self.is_fresh(now, stale_after).then_some(Fresh(self))
+    }
+
     /// Age of the last reading; `None` if there was none.
     pub fn age(&self, now: Moment) -> Option<Duration> {
         let at = self.read_at.load(Relaxed);
@@ -82,6 +101,11 @@ impl Signals {
         self.adapters.load_full()
     }
 
+    /// Looks at the adapters of the last reading that told any, which costs less than holding on to them.
+    pub fn with_adapters<R>(&self, look: impl FnOnce(&Adapters) -> R) -> Option<R> {
+        self.adapters.load().as_deref().map(look)
+    }
+
     /// Stores the adapters that the engine works with; `None` where it does not tell.
     pub fn set_adapters(&self, adapters: Option<Adapters>) {
         let same = match (&*self.adapters.load(), &adapters) {
@@ -91,6 +115,17 @@ impl Signals {
         if !same {
             self.adapters.store(adapters.map(Arc::new));
         }
+    }
+
+    /// The engine that its metrics showed it to be; `None` before the first reading.
+    pub fn engine(&self) -> Option<EngineKind> {
+        let kind = EngineKind::ALL.get(usize::from(self.engine.load(Relaxed))).copied();
+        kind.filter(|kind| *kind != EngineKind::Auto)
+    }
+
+    /// Stores as which engine it is read.
+    pub fn set_engine(&self, engine: EngineKind) {
+        self.engine.store(engine as u8, Relaxed);
     }
 
     fn read(&self, gauge: Gauge) -> Option<f64> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::domain::Gauge;
+
 use super::families::{ALL, Kind};
 
 const INTRODUCTION: &str = "\
@@ -16,6 +18,17 @@ people. Numbers of an endpoint are those of this process; an endpoint that left 
 |---|---|---|---|
 ";
 
+const GAUGES: &str = "
+## Gauges of endpoints
+
+What an engine tells, and what its counters and histograms gained lately (`scrape.window`); labels `endpoint` and `name`.
+Only what a strategy in use needs is read ([signals.md](signals.md)); what is not known or too old is absent.
+`metrics.per_endpoint` says how much is shown.
+
+| name | unit | meaning |
+|---|---|---|
+";
+
 /// The whole page, in Markdown.
 pub fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -28,6 +41,10 @@ pub fn page() -> String {
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         // Writing to a `String` cannot fail.
         writeln!(page, "| `{}` | {kind} | {} | {}. |", family.name, labels.join(", "), family.help).ok();
+    }
+    page.push_str(GAUGES);
+    for gauge in Gauge::ALL {
+        writeln!(page, "| `{}` | {} | {}. |", gauge.metric(), gauge.unit(), gauge.summary()).ok();
     }
     page
 }

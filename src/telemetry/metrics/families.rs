@@ -1,5 +1,7 @@
 //! Every metric family: its name, its labels and what it means. `docs/metrics.md` is this list.
 
+use crate::domain::Gauge;
+
 /// What a value of a family does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -79,19 +81,33 @@ families! {
     ENDPOINT_SENT: Counter "fairlead_endpoint_sent_total" ["endpoint", "name"] "Requests sent to the endpoint";
     ENDPOINT_FAILED: Counter "fairlead_endpoint_failed_total" ["endpoint", "name"] "Failures of the endpoint";
     ENDPOINT_ASIDE: Gauge "fairlead_endpoint_aside" ["endpoint", "name"] "1 while the endpoint is put aside, else 0";
-    ENDPOINT_RUNNING: Gauge "fairlead_endpoint_running" ["endpoint", "name"]
-        "Requests that the engine says it executes; absent when not known or stale";
-    ENDPOINT_WAITING: Gauge "fairlead_endpoint_waiting" ["endpoint", "name"]
-        "Requests that the engine says are waiting; absent when not known or stale";
-    ENDPOINT_KV_USAGE: Gauge "fairlead_endpoint_kv_usage" ["endpoint", "name"]
-        "Share of KV-cache blocks in use, 0 to 1; absent when not known or stale";
+    ENDPOINT_REQUESTS: Gauge "fairlead_endpoint_requests" ["endpoint", "name"]
+        "Requests there now, ours and those of others, as load is compared by";
+    ENDPOINT_PREFILL_TOKENS: Gauge "fairlead_endpoint_prefill_tokens" ["endpoint", "name"]
+        "Prompt tokens that we sent there and that are not known to be prefilled";
+    ENDPOINT_BUSY_SHARE: Gauge "fairlead_endpoint_busy_share" ["endpoint", "name"]
+        "Share of the last minute in which we had a request in flight there, 0 to 1";
+    ENDPOINT_OWN_TTFT: Gauge "fairlead_endpoint_own_ttft_mean_seconds" ["endpoint", "name"]
+        "Mean time to first token over the last minute, as we saw it, in seconds; absent where answers are not looked at";
     ENDPOINT_SCRAPE_AGE: Gauge "fairlead_endpoint_scrape_age_seconds" ["endpoint", "name"]
         "Age of the last reading of the engine's metrics, in seconds; absent before the first";
+    ENDPOINTS_STALE: Gauge "fairlead_endpoints_stale" []
+        "Endpoints whose engine should tell its numbers, but has told none lately";
+    ENGINE_RESTARTS: Counter "fairlead_engine_restarts_total" []
+        "Engines that began anew: their counters went back, or their process was another one";
     SCRAPES: Counter "fairlead_scrapes_total" ["result"] "Reads of engine metrics, by result (`ok`, `failed`)";
     SCRAPE_UNREADABLE: Counter "fairlead_scrape_unreadable_lines_total" [] "Lines of metrics pages that could not be read";
     SCRAPE_TOO_LARGE: Counter "fairlead_scrape_pages_too_large_total" [] "Metrics pages dropped at the size limit";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
+}
+
+/// The labels of every family of endpoints.
+const OF_AN_ENDPOINT: &[&str] = &["endpoint", "name"];
+
+/// The family that shows a gauge of each endpoint.
+pub const fn endpoint_gauge(gauge: Gauge) -> Declaration {
+    Declaration { name: gauge.metric(), help: gauge.summary(), kind: Kind::Gauge, labels: OF_AN_ENDPOINT }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::config::PerEndpoint;
 use crate::domain::{Clock, Failure};
 use crate::state::Reader;
 
@@ -173,9 +174,10 @@ impl Metrics {
         self.put_aside.inc();
     }
 
-    /// Shows the endpoints of the newest snapshot; engine numbers older than `stale_after` are left out.
-    pub fn watch_snapshot(&self, reader: Reader, stale_after: Duration, clock: Clock) {
-        self.endpoints.set(Endpoints { reader, stale_after, clock });
+    /// Shows the endpoints of the newest snapshot; engine numbers older than `stale_after` are left out,
+    /// and of each endpoint as much is shown as `detail` says.
+    pub fn watch_snapshot(&self, reader: Reader, stale_after: Duration, clock: Clock, detail: PerEndpoint) {
+        self.endpoints.set(Endpoints { reader, stale_after, clock, detail });
     }
 
     /// Shows a counter or a gauge that lives elsewhere: `read` is called at each scrape. `labels` are those of the

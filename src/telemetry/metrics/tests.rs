@@ -52,7 +52,7 @@ fn what_was_counted_is_on_the_page() {
 #[test]
 fn endpoints_are_read_when_the_page_is() {
     let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
-    metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock.clone());
+    metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock.clone(), PerEndpoint::Full);
     has(&metrics.encode(), "fairlead_endpoints 0.0");
     let (a, b) = (endpoint(1), endpoint(2));
     reader.publish(Snapshot::build(3, vec![Arc::clone(&a), b]));
@@ -67,6 +67,8 @@ fn endpoints_are_read_when_the_page_is() {
     has(&page, &format!("fairlead_endpoint_sent_total{label} 1.0"));
     has(&page, &format!("fairlead_endpoint_running{label} 2.0"));
     has(&page, &format!("fairlead_endpoint_kv_usage{label} 0.25"));
+    has(&page, &format!("fairlead_endpoint_requests{label} 3.0"));
+    has(&page, "fairlead_endpoints_stale 1.0");
     assert!(
         !page.contains("fairlead_endpoint_waiting{")
             && !page.contains("fairlead_endpoint_running{endpoint=\"127.0.0.1:2")
@@ -76,7 +78,7 @@ fn endpoints_are_read_when_the_page_is() {
 #[test]
 fn stale_engine_numbers_are_left_out() {
     let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
-    metrics.watch_snapshot(reader.clone(), Duration::ZERO, clock);
+    metrics.watch_snapshot(reader.clone(), Duration::ZERO, clock, PerEndpoint::Full);
     let a = endpoint(1);
     let page = Gauges::default().with(Gauge::Running, 2.0);
     a.live.publish(&page, a.live.mark(), crate::domain::Moment::from_micros(1));
@@ -95,4 +97,24 @@ fn watched_series_of_one_family_share_its_head() {
     has(&page, "fairlead_scrapes_total{result=\"ok\"} 5.0");
     has(&page, "fairlead_scrapes_total{result=\"failed\"} 1.0");
     assert_eq!(page.matches("# TYPE fairlead_scrapes counter").count(), 1);
+}
+
+#[test]
+fn how_much_is_shown_of_each_endpoint_is_a_choice() {
+    let page = |detail| {
+        let (metrics, reader, clock) = (Metrics::new(&[]), Reader::default(), Clock::start());
+        metrics.watch_snapshot(reader.clone(), Duration::from_mins(1), clock.clone(), detail);
+        let a = endpoint(1);
+        let gauges = Gauges::default().with(Gauge::Running, 2.0).with(Gauge::TtftP95, 0.25);
+        a.live.publish(&gauges, a.live.mark(), clock.now());
+        reader.publish(Snapshot::build(1, vec![a]));
+        metrics.encode()
+    };
+    let shown = |detail| {
+        let page = page(detail);
+        ["running", "ttft_p95", "busy_share"].map(|name| page.contains(&format!("fairlead_endpoint_{name}{{")))
+    };
+    assert_eq!(shown(PerEndpoint::Full), [true; 3]);
+    assert_eq!(shown(PerEndpoint::Basic), [true, false, false]);
+    assert_eq!(shown(PerEndpoint::Off), [false; 3]);
 }
