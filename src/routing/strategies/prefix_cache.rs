@@ -24,7 +24,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest seconds: prefill sent there and not yet done, plus `miss_cost` times the prefill of what the \
                   endpoint has not seen of this prompt, both at `prefill_rate`, plus `request_cost` for each open \
                   request.",
-        missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest.",
+        missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest. \
+                  What an engine evicted by itself, or lost in a restart at the same address, is not noticed.",
         source: "AIBrix's prefix-cache, with match and load on one scale as in Mooncake's conductor.",
     },
     parameters: &[
