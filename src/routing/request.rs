@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 use crate::domain::{GaugeSet, Moment, Work};
 use crate::index::Chain;
 
-/// What a request asks for. Made once when its body is read, kept to the end of the exchange.
+/// What a request asks for. Made once when its body is read, kept to the end of the exchange: a client must not be able
+/// to make any of it long.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// The model or adapter; empty where the request could not name one.
@@ -18,7 +19,7 @@ pub struct Asked {
     pub max_tokens: Option<u32>,
     /// The answer is wanted as a stream.
     pub streams: bool,
-    /// `user` of the body.
+    /// `user` of the body; like the other texts absent where it is longer than [`KeptHeaders::VALUE_BYTES_MAX`].
     pub user: Option<Box<str>>,
     /// `session_id` of the body.
     pub session_id: Option<Box<str>>,
