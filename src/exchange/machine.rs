@@ -203,13 +203,13 @@ impl Exchange {
         let read = openai::head::read(api, content_type.as_deref(), body);
         match read.and_then(|head| require_model(api, &head).map(|()| head)) {
             Err(error) => self.refuse(ApiError::from(error)),
-            Ok(head) => match self.ask(&head) {
-                Err(error) => self.refuse(error),
-                Ok(()) => {
-                    self.ask_prefix(&head);
-                    self.decide()
+            Ok(head) => {
+                if let Err(error) = self.ask(&head) {
+                    return self.refuse(*error);
                 }
-            },
+                self.ask_prefix(&head);
+                self.decide()
+            }
         }
     }
 
@@ -222,7 +222,7 @@ impl Exchange {
             return self.refuse(ApiError::from(fault));
         }
         if let Err(error) = self.ask(&cut.head) {
-            return self.refuse(error);
+            return self.refuse(*error);
         }
         if cut.head.model.is_none() {
             self.asked.model = hint;
@@ -231,10 +231,10 @@ impl Exchange {
     }
 
     /// Keeps of the body's head what strategies may go by. It is kept long after the body is gone, so it is bounded.
-    fn ask(&mut self, head: &openai::Head<'_>) -> Result<(), ApiError> {
+    fn ask(&mut self, head: &openai::Head<'_>) -> Result<(), Box<ApiError>> {
         let model = head.model.as_deref().unwrap_or_default();
         if model.len() > MODEL_BYTES_MAX {
-            return Err(ApiError::model_not_found(model));
+            return Err(Box::new(ApiError::model_not_found(model)));
         }
         let is_short = |text: &&str| text.len() <= KeptHeaders::VALUE_BYTES_MAX;
         let own = |text: &Option<Cow<'_, str>>| text.as_deref().filter(is_short).map(Into::into);
