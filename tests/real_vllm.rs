@@ -1,5 +1,7 @@
 //! A real vLLM on the CPU behind Fairlead and the real Envoy. Opt-in: `make test-vllm` installs it and runs this.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod common_real;
 
 use std::time::Duration;

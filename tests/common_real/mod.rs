@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fairlead_lab::harness::{Child, ExtProc, Folder, Stack, StackBuilder, free_address, get, wait_until};
@@ -52,7 +53,7 @@ pub(crate) fn required(variable: &str, target: &str) -> PathBuf {
 pub(crate) struct Real {
     // Dropped in this order.
     pub(crate) stack: Stack,
-    engine: Option<Child>,
+    engine: Option<Engine>,
     address: SocketAddr,
     recipe: Recipe,
     folder: Folder,
@@ -87,9 +88,9 @@ impl Real {
         real
     }
 
-    /// Ends the engine as a crash would, and starts it again on its port.
+    /// Kills the engine, as a crash would, and starts it again on its port.
     pub(crate) async fn restart_engine(&mut self) {
-        self.engine.take().unwrap().kill().unwrap();
+        drop(self.engine.take());
         self.engine = Some(start_engine(&self.recipe, self.address, &self.folder).await);
     }
 
@@ -181,7 +182,31 @@ impl Real {
     }
 }
 
-async fn start_engine(recipe: &Recipe, address: SocketAddr, folder: &Folder) -> Child {
+/// An engine that is killed with all the processes that it began: a vLLM that is killed alone leaves its workers behind.
+struct Engine(Child);
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let ids = family(self.0.id()).iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        Command::new("sh").args(["-c", &format!("kill -KILL {ids}")]).stderr(Stdio::null()).status().ok();
+    }
+}
+
+/// That process, those that it began, and those that they did.
+fn family(root: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-e", "-o", "pid=,ppid="]).output().unwrap();
+    let numbers = |line: &str| line.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<u32>>();
+    let pairs: Vec<_> = String::from_utf8_lossy(&listed.stdout).lines().map(numbers).collect();
+    let mut family = vec![root];
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        family.extend(pairs.iter().filter(|pair| pair.get(1) == Some(&parent)).filter_map(|pair| pair.first()));
+        at += 1;
+    }
+    family
+}
+
+async fn start_engine(recipe: &Recipe, address: SocketAddr, folder: &Folder) -> Engine {
     let port = address.port().to_string();
     let mut arguments: Vec<&str> = recipe.arguments.iter().map(String::as_str).collect();
     arguments.extend(["--host", "127.0.0.1", "--port", &port]);
@@ -189,7 +214,7 @@ async fn start_engine(recipe: &Recipe, address: SocketAddr, folder: &Folder) -> 
     let mut engine = Child::spawn("the engine", &recipe.program, &arguments, &folder.join("engine.log")).unwrap();
     engine.wait_ready(&format!("http://{address}/health"), recipe.start).await.unwrap();
     eprintln!("engine ready after {:.1} s", started.elapsed().as_secs_f64());
-    engine
+    Engine(engine)
 }
 
 /// A signal of a row; `None` while it is unknown.
