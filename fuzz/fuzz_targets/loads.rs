@@ -9,9 +9,11 @@ fuzz_target!(|body: &[u8]| {
     let Some(gauges) = read(body) else {
         return;
     };
-    let tree: serde_json::Value = serde_json::from_slice(body).expect("what was read is JSON");
-    let ranks = tree["loads"].as_array().expect("what was read has loads");
-    assert!(!ranks.is_empty() && !gauges.is_empty());
+    assert!(!gauges.is_empty());
+    // What nobody wants of it is passed over: text that is none, numbers too large for any. A tree parser refuses those.
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
+        assert!(tree["loads"].as_array().is_some_and(|ranks| !ranks.is_empty()), "what was read has loads");
+    }
     for gauge in Gauge::ALL {
         let Some(value) = gauges.get(gauge) else {
             continue;
