@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fairlead_lab::engine::Fault;
+use fairlead_lab::engine::{EngineHandle, Fault};
 use fairlead_lab::harness::{ExtProc, Folder, Stack, StackBuilder, wait_until};
 use serde_json::{Value, json};
 
@@ -173,7 +173,7 @@ async fn a_session_moves_when_its_engine_dies_and_the_answer_names_who_served() 
 
 /// Another Fairlead with an Envoy of its own before the same engines.
 async fn replica(lab: &Lab, settings: &str) -> Stack {
-    let addresses = lab.stack.engines().iter().take(3).map(|engine| engine.address());
+    let addresses = lab.stack.engines().iter().take(3).map(EngineHandle::address);
     let list = addresses.map(|address| format!("- {{ address: \"{address}\", models: [{MODEL}] }}\n"));
     let config = format!(
         "listen: {{ ext_proc: \"unix:{{ext_proc}}\", admin: \"{{admin}}\" }}\ndestination: {{ list: 3 }}\n\

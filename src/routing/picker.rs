@@ -71,13 +71,13 @@ fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scor
         Prefer::Lower => 1.0,
         Prefer::Higher => -1.0,
     };
-    let mut scores = Scores::new();
-    scorer.scores(request, candidates, &mut scores, &mut Trace::off());
-    debug_assert_eq!(scores.len(), candidates.len(), "{}", scorer.name());
-    debug_assert!(scores.iter().all(|score| !score.value.is_nan()), "{} gave NaN", scorer.name());
-    let unknown = scores.iter().filter(|score| !score.is_known()).count();
+    let mut given = Scores::new();
+    scorer.scores(request, candidates, &mut given, &mut Trace::off());
+    debug_assert_eq!(given.len(), candidates.len(), "{}", scorer.name());
+    debug_assert!(given.iter().all(|score| !score.value.is_nan()), "{} gave NaN", scorer.name());
+    let unknown = given.iter().filter(|score| !score.is_known()).count();
     let key = |score: &Score| if score.is_known() { sign * score.value } else { f64::INFINITY };
-    let mut keys: Keys = scores.iter().map(key).collect();
+    let mut keys: Keys = given.iter().map(key).collect();
     if unknown > 0 {
         fill_in(request, candidates, &mut keys, unknown);
     }

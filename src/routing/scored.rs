@@ -97,13 +97,13 @@ impl Router for Scored {
         }
         let drops = |endpoint: &_| self.filters.iter().find(|filter| !filter.keeps(request, endpoint));
         let mut kept: SmallVec<[_; 64]> = SmallVec::new();
-        for endpoint in candidates.iter() {
+        for (position, endpoint) in candidates.with_positions() {
             match drops(endpoint) {
-                None => kept.push(Arc::clone(endpoint)),
+                None => kept.push(position),
                 Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        if let Some(kept) = Candidates::all(&kept) {
+        if let Some(kept) = candidates.only(&kept) {
             return self.pick(request, kept, trace);
         }
         trace.note(|| "the filters leave nobody, so they are passed over".to_owned());

@@ -52,7 +52,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         },
         Parameter {
             name: "key_file",
-            default: "`routing.session_key_file`",
+            default: "routing.session_key_file",
             about: "File that holds the secret, without spaces or line ends around it. All replicas need the same; \
                     without any, a random one is made, and ids are good for this process only.",
         },
