@@ -11,12 +11,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Configuration knows endpoints; the strategies' names are handed to it.
     ("config", &["domain"]),
     ("openai", &["domain"]),
+    ("index", &["domain"]),
     ("state", &["domain"]),
     ("telemetry", &["config", "domain", "state"]),
     ("admission", &["domain", "telemetry"]),
-    ("routing", &["domain", "openai", "state", "telemetry"]),
+    ("routing", &["domain", "index", "openai", "state", "telemetry"]),
     // One HTTP exchange: no gRPC, no async.
-    ("exchange", &["admission", "config", "domain", "openai", "routing", "state", "telemetry"]),
+    ("exchange", &["admission", "config", "domain", "index", "openai", "routing", "state", "telemetry"]),
     ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),

@@ -89,6 +89,7 @@ fn in_a_closed_loop_requests_are_rate_times_latency() {
 #[test]
 fn whoever_sees_load_beats_chance_and_nobody_beats_the_oracle_by_much() {
     let all = by_strategy("--workload shared-prefix-chat --load 0.85 --requests 4000 --engines qwen3-32b-2xh100:8");
+    assert_eq!(all.len(), names().len() + 1);
     let (random, least, two) = (&all["random"], &all["least-request"], &all["power-of-two"]);
     assert!(least.ttft_ms.p99 < random.ttft_ms.p99 && two.ttft_ms.p99 < random.ttft_ms.p99);
     assert!(least.spread < two.spread && two.spread < random.spread);
@@ -96,6 +97,16 @@ fn whoever_sees_load_beats_chance_and_nobody_beats_the_oracle_by_much() {
         assert!(s.regret.unwrap() > -0.05, "{name} beats the oracle: {s:?}");
     }
     assert!(all["(oracle)"].hit_rate > 2.0 * least.hit_rate);
+}
+
+#[test]
+fn a_combination_is_simulated_like_any_strategy() {
+    let line = "--workload adapters --load 0.5 --requests 2000 --engines llama-3-8b-a100:4 --no-oracle --strategy \
+                random,least-request --strategy least-request:1,lora-affinity:2";
+    let all = by_strategy(line);
+    let combined = all.iter().find(|(name, _)| name.contains("lora-affinity")).unwrap().1;
+    assert_eq!(all.len(), 3);
+    assert!(combined.ttft_ms.p90 < all["least-request"].ttft_ms.p90, "{all:#?}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 /// Longest selector that is read, in bytes.
 const BYTES_MAX: usize = 4096;
+/// Most requirements and listed values together: each may be compared with the labels of every endpoint.
+const PARTS_MAX: usize = 64;
 /// Longest name or value, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 /// Longest prefix of a key, in bytes.
@@ -40,6 +42,9 @@ pub enum SelectorError {
     /// More than 4 KiB.
     #[error("it is longer than {BYTES_MAX} bytes")]
     TooLong,
+    /// More than 64 requirements and listed values.
+    #[error("it has more than {PARTS_MAX} requirements and values")]
+    TooMany,
     /// Something else was due.
     #[error("{expected} expected at byte {at}")]
     Expected {
@@ -59,7 +64,7 @@ impl Selector {
         if text.len() > BYTES_MAX {
             return Err(SelectorError::TooLong);
         }
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = Reader { text, at: 0, parts: 0 };
         let mut requirements = Vec::new();
         if reader.peek().is_none() {
             return Ok(Self(requirements));
@@ -98,6 +103,8 @@ impl Requirement {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// Requirements and listed values so far.
+    parts: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -118,6 +125,12 @@ impl<'a> Reader<'a> {
         is_next
     }
 
+    /// Counts a requirement or a listed value.
+    fn count(&mut self) -> Result<(), SelectorError> {
+        self.parts += 1;
+        if self.parts > PARTS_MAX { Err(SelectorError::TooMany) } else { Ok(()) }
+    }
+
     fn expected(&self, expected: &'static str) -> SelectorError {
         SelectorError::Expected { expected, at: self.at }
     }
@@ -133,6 +146,7 @@ impl<'a> Reader<'a> {
     }
 
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        self.count()?;
         let is_negated = self.takes("!");
         let key = self.key()?;
         let test = if is_negated { Test::Absent } else { self.test()? };
@@ -205,6 +219,7 @@ impl<'a> Reader<'a> {
         }
         let mut values = Vec::new();
         loop {
+            self.count()?;
             values.push(self.value()?.into());
             if self.takes(")") {
                 return Ok(values);
@@ -296,6 +311,15 @@ mod tests {
         }
         assert_eq!(Selector::parse(&"a".repeat(BYTES_MAX + 1)), Err(SelectorError::TooLong));
         assert!(Selector::parse(&"a".repeat(NAME_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn what_would_be_compared_without_end_is_refused() {
+        let (absent, listed) = (vec!["!absent"; PARTS_MAX].join(","), vec!["a"; PARTS_MAX - 1].join(","));
+        assert!(Selector::parse(&absent).is_ok());
+        assert_eq!(Selector::parse(&format!("{absent},!absent")), Err(SelectorError::TooMany));
+        assert!(Selector::parse(&format!("zone in ({listed})")).is_ok());
+        assert_eq!(Selector::parse(&format!("zone in ({listed},b)")), Err(SelectorError::TooMany));
     }
 
     fn requirement() -> impl Strategy<Value = (String, Requirement)> {

@@ -51,6 +51,10 @@ impl Exchange {
         let served = Arc::clone(verdict.served.as_ref().unwrap_or(booking.plan.first()));
         let headers = self.client_headers(&served, &booking.choice);
         let is_answered = (200..300).contains(&report.status);
+        // Without an answer it is dropped, and so withdrawn.
+        if let Some(expectation) = booking.expectation.take().filter(|_| is_answered) {
+            expectation.come_true(served.id, now);
+        }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));
         self.observed = Some(Observed { served, is_answered, watch, is_shown: false, has_first_token: false });

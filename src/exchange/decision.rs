@@ -130,7 +130,10 @@ impl Exchange {
             live.measured.tokens(u64::from(self.asked.work.prompt_tokens), 0, sent);
             Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
         });
-        self.booking = Some(Booking { plan, choice, sent, ticket });
+        let snapshot = self.core.reader.load();
+        let expectation =
+            ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(&snapshot), plan.first()));
+        self.booking = Some(Booking { plan, choice, sent, ticket, expectation });
         Step::Send
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
-use crate::openai::{self, Api, ApiError, BodyError, Route, models};
-use crate::routing::{Asked, Choice, Plan};
+use crate::index::{Chain, Chainer, Root};
+use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
+use crate::routing::{Asked, Choice, Expectation, KeptHeaders, Plan};
 use crate::state::Ticket;
 
 use super::answer::Observed;
@@ -17,6 +18,12 @@ use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, 
 
 /// Bytes of JSON that make a token, roughly: English text has 4.
 const BYTES_PER_TOKEN: usize = 4;
+/// Blocks of a prompt that are looked at: its first mebibyte.
+const PREFIX_BLOCKS_MAX: usize = 4096;
+/// Answers to one request that count at most: engines refuse more, and nobody is to seem full until they do.
+const ANSWERS_MAX: u32 = 128;
+/// Longest name of a model that may exist, in bytes.
+const MODEL_BYTES_MAX: usize = 8 * 1024;
 /// When to come back after a 503 that discovery or a restart will mend.
 pub(super) const RETRY_AFTER_S: u32 = 2;
 
@@ -38,6 +45,8 @@ pub(super) struct Booking {
     pub(super) choice: Choice,
     pub(super) sent: Moment,
     pub(super) ticket: Option<Ticket>,
+    /// What its strategy expects of it.
+    pub(super) expectation: Option<Expectation>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
@@ -195,7 +204,10 @@ impl Exchange {
         match read.and_then(|head| require_model(api, &head).map(|()| head)) {
             Err(error) => self.refuse(ApiError::from(error)),
             Ok(head) => {
-                self.ask(&head);
+                if let Err(error) = self.ask(&head) {
+                    return self.refuse(*error);
+                }
+                self.ask_prefix(&head);
                 self.decide()
             }
         }
@@ -209,23 +221,30 @@ impl Exchange {
         if let Some(fault) = cut.fault {
             return self.refuse(ApiError::from(fault));
         }
-        self.ask(&cut.head);
+        if let Err(error) = self.ask(&cut.head) {
+            return self.refuse(*error);
+        }
         if cut.head.model.is_none() {
             self.asked.model = hint;
         }
         self.decide()
     }
 
-    /// Keeps of the body's head what strategies may go by.
-    fn ask(&mut self, head: &openai::Head<'_>) {
-        let own = |text: &Option<Cow<'_, str>>| text.as_deref().map(Into::into);
+    /// Keeps of the body's head what strategies may go by. It is kept long after the body is gone, so it is bounded.
+    fn ask(&mut self, head: &openai::Head<'_>) -> Result<(), Box<ApiError>> {
+        let model = head.model.as_deref().unwrap_or_default();
+        if model.len() > MODEL_BYTES_MAX {
+            return Err(Box::new(ApiError::model_not_found(model)));
+        }
+        let is_short = |text: &&str| text.len() <= KeptHeaders::VALUE_BYTES_MAX;
+        let own = |text: &Option<Cow<'_, str>>| text.as_deref().filter(is_short).map(Into::into);
         let expected = self.core.policy.expected_output_tokens;
         let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
         self.asked = Asked {
-            model: head.model.as_deref().unwrap_or_default().into(),
+            model: model.into(),
             work: Work {
                 prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
-                output_tokens: output.saturating_mul(head.n.unwrap_or(1).max(1)),
+                output_tokens: output.saturating_mul(head.n.unwrap_or(1).clamp(1, ANSWERS_MAX)),
             },
             max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             streams: head.stream,
@@ -234,7 +253,22 @@ impl Exchange {
             prompt_cache_key: own(&head.prompt_cache_key),
             previous_response_id: own(&head.previous_response_id),
             headers: mem::take(&mut self.head.kept),
+            prefix: Chain::default(),
         };
+        Ok(())
+    }
+
+    /// Hashes the prompt, if the strategy that will decide goes by it.
+    fn ask_prefix(&mut self, head: &openai::Head<'_>) {
+        let snapshot = self.core.reader.load();
+        let adapter_of = self.view(&snapshot).adapter_of;
+        let choice = self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, None);
+        if choice.is_ok_and(|choice| choice.strategy.needs.prefix) {
+            let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
+            let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
+            canonical::write(head, |piece| chainer.push(piece));
+            self.asked.prefix = chainer.finish();
+        }
     }
 
     fn decide_for(&mut self, model: &str) -> Step {
@@ -306,3 +340,7 @@ fn require_model(api: Api, head: &openai::Head<'_>) -> Result<(), BodyError> {
 fn card(view: &crate::state::ModelView) -> models::ModelCard<'_> {
     models::ModelCard { id: &view.name, parent: view.parent.as_deref(), created: 0 }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -13,6 +13,8 @@ mod dry_run;
 mod explanation;
 mod head;
 mod machine;
+#[cfg(test)]
+mod prefix_tests;
 mod ring;
 mod step;
 mod upstream;

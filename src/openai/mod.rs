@@ -9,6 +9,8 @@
 //! | `head` | request body → model, stream flag, limits, raw prompt (one pass, borrowed) |
 //! | `fields` | which JSON keys `head` reads for which API, and the visitor that reads them |
 //! | `seeds` | the typed values behind those keys |
+//! | `canonical` | the prompt as bytes of one form, for hashing |
+//! | `json_string` | strings in raw JSON: their end, their characters |
 //! | `multipart` | the same head from `multipart/form-data`, without touching the file part |
 //! | `body_error` | everything that can be wrong with a body |
 //! | `error` | the errors we answer with: status, `OpenAI` body, `AIBrix` header, metric label |
@@ -17,11 +19,15 @@
 //! | `sse` | token counts and progress of a streamed reply, whatever its chunks |
 
 mod body_error;
+pub mod canonical;
+#[cfg(test)]
+mod canonical_tests;
 pub mod error;
 mod fields;
 pub mod head;
 #[cfg(test)]
 mod head_tests;
+mod json_string;
 pub mod models;
 pub mod multipart;
 pub mod paths;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
-use super::{Candidates, Decision, Needs, RequestView, ResponseHeaders, Router, Strategy, Trace};
+use super::{Candidates, Decision, Expectation, Needs, RequestView, ResponseHeaders, Router, Strategy, Trace};
 
 /// A strategy and those that decide in its place. Behind the last of them the framework takes the least loaded.
 #[derive(Debug)]
@@ -28,6 +28,10 @@ impl Router for Chain {
             decision = next.router.route(request, candidates, trace);
         }
         decision
+    }
+
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
+        self.first.on_sent(request, endpoint)
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {

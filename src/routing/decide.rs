@@ -42,8 +42,12 @@ pub fn decide(
     let kept = eligible(request, endpoints);
     let candidates = kept.as_deref().and_then(|kept| all.only(kept)).unwrap_or(all);
     if trace.is_on() && candidates.len() < endpoints.len() {
-        let dropped = endpoints.iter().filter(|endpoint| !NotAside.keeps(request, endpoint));
-        dropped.for_each(|endpoint| trace.left_out(endpoint, NotAside.name()));
+        let filters: [&dyn Filter; 2] = [&NotAside, &Awake];
+        for endpoint in endpoints {
+            if let Some(filter) = filters.iter().find(|filter| !filter.keeps(request, endpoint)) {
+                trace.left_out(endpoint, filter.name());
+            }
+        }
     }
     Some(match router.route(request, candidates, trace) {
         Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
@@ -149,8 +153,10 @@ mod tests {
         let set = StrategySet::build("least-request").unwrap();
         for seed in 0..100 {
             let router = &*set.default_strategy().router;
-            let plan = decide(router, &view(seed), &fleet, 3, &mut Trace::off()).unwrap().unwrap();
+            let mut trace = Trace::on();
+            let plan = decide(router, &view(seed), &fleet, 3, &mut trace).unwrap().unwrap();
             assert_eq!(plan.endpoints().iter().position(|chosen| chosen.id == fleet[1].id), Some(2));
+            assert_eq!(trace.into_record().unwrap().left_out, [(fleet[1].id, "awake")]);
         }
     }
 

@@ -19,6 +19,7 @@ mod grammar;
 mod load_tests;
 mod named;
 mod picker;
+mod prefix;
 mod profiles;
 mod registration;
 mod request;
@@ -45,6 +46,7 @@ pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
+pub use prefix::Expectation;
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
@@ -78,6 +80,11 @@ pub trait Router: Send + Sync + Debug {
     /// Chooses one of the candidates, and records why if `trace` is on. Called on the hot path: no I/O, no lock that is
     /// held for long.
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision;
+
+    /// A request was sent to an endpoint, by this strategy's choice. What it gives is kept until an engine answered, or dropped with the request.
+    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
+        None
+    }
 
     /// Headers for the client, once it is known who serves the request.
     fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}

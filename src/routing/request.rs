@@ -5,8 +5,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::domain::{GaugeSet, Moment, Work};
+use crate::index::Chain;
 
-/// What a request asks for. Made once when its body is read, kept to the end of the exchange.
+/// What a request asks for. Made once when its body is read, kept to the end of the exchange: a client must not be able
+/// to make any of it long.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// The model or adapter; empty where the request could not name one.
@@ -17,7 +19,7 @@ pub struct Asked {
     pub max_tokens: Option<u32>,
     /// The answer is wanted as a stream.
     pub streams: bool,
-    /// `user` of the body.
+    /// `user` of the body; like the other texts absent where it is longer than [`KeptHeaders::VALUE_BYTES_MAX`].
     pub user: Option<Box<str>>,
     /// `session_id` of the body.
     pub session_id: Option<Box<str>>,
@@ -27,6 +29,8 @@ pub struct Asked {
     pub previous_response_id: Option<Box<str>>,
     /// The headers that some strategy needs.
     pub headers: KeptHeaders,
+    /// Its prompt as a chain of block hashes, if the strategy needs it.
+    pub prefix: Chain,
 }
 
 /// Request headers that were kept, names in lower case. A client controls them: few, bounded, and never logged.
@@ -83,6 +87,8 @@ pub struct Needs {
     pub headers: Vec<Box<str>>,
     /// What it measures of answers.
     pub answers: AnswerNeeds,
+    /// The prompt's hashes.
+    pub prefix: bool,
 }
 
 /// What has to be looked at in answers, which costs a message for every piece of their bodies.
@@ -109,6 +115,7 @@ impl Needs {
                 self.headers.push(header);
             }
         }
+        self.prefix |= other.prefix;
         self.answers.first_token |= other.answers.first_token;
         self.answers.usage |= other.answers.usage;
         self

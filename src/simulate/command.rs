@@ -131,10 +131,10 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
         slo: Slo { ttft_ms: millis(options.slo_ttft), itl_ms: millis(options.slo_itl) },
         seed: options.seed,
     };
-    let strategies = if options.strategy.is_empty() {
+    let strategies: Vec<String> = if options.strategy.is_empty() {
         names().into_iter().map(ToOwned::to_owned).collect()
     } else {
-        options.strategy.clone()
+        options.strategy.iter().flat_map(|text| named(text)).collect()
     };
     for name in &strategies {
         StrategySet::build(name)?;
@@ -145,6 +145,11 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Sweep { scenario, traffics, steps, choosers, threads: options.threads.unwrap_or(cores) })
+}
+
+/// Names with commas, or a combination, which has weights.
+fn named(text: &str) -> Vec<String> {
+    if text.contains(':') { vec![text.to_owned()] } else { text.split(',').map(ToOwned::to_owned).collect() }
 }
 
 fn traffics(options: &Options) -> Result<Vec<Traffic>, SimulateError> {

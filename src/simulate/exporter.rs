@@ -6,10 +6,10 @@ use crate::domain::{Gauge, Gauges};
 
 use super::engine::{Counters, Status};
 
-/// How far back gains count, in microseconds.
-const WINDOW_US: u64 = 60_000_000;
+/// How far back gains count, in microseconds: production's default.
+const WINDOW_US: u64 = 30_000_000;
 /// How often a point to count from is kept.
-const POINT_US: u64 = 5_000_000;
+const POINT_US: u64 = 2_500_000;
 /// Upper bounds of the buckets double from 1 ms; the last one is open.
 const BUCKETS: usize = 22;
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gains_are_those_of_the_last_minute() {
+    fn gains_are_those_of_the_last_half_minute() {
         let status = Engine::new(preset("llama-3-8b-a100").unwrap().spec, 16).status(0);
         let mut exporter = Exporter::default();
         assert_eq!(exporter.gauges(&status, 1).get(Gauge::TtftMean), None);

@@ -65,8 +65,9 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "FAULTS", help_heading = "Fleet")]
     pub fault: Vec<Fault>,
 
-    /// Strategies [default: all that there are]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", help_heading = "Routing")]
+    /// Strategies with commas, or one combination such as `least-request:2,lora-affinity:1`; may be repeated [default: all
+    /// that there are]
+    #[arg(long, value_name = "NAMES", help_heading = "Routing")]
     pub strategy: Vec<String>,
     /// Copies of Fairlead that do not see each other's requests
     #[arg(long, value_name = "COUNT", default_value_t = 1, help_heading = "Routing", value_parser = value_parser!(u16).range(1..))]

@@ -11,6 +11,7 @@ mod least_tokens;
 mod least_utilization;
 mod lora_affinity;
 mod power_of_two;
+mod prefix_cache;
 mod priority;
 mod random;
 mod round_robin;
@@ -35,6 +36,7 @@ pub const STRATEGIES: &[Registration] = &[
     least_utilization::REGISTRATION,
     lora_affinity::REGISTRATION,
     power_of_two::REGISTRATION,
+    prefix_cache::REGISTRATION,
     priority::REGISTRATION,
     random::REGISTRATION,
     round_robin::REGISTRATION,

@@ -46,10 +46,10 @@ pub struct Live {
 /// Our counts as the engine saw them at a reading, to hold its numbers against.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Requests in flight. Below zero where some came and went while the reading was made.
-    pub in_flight: i64,
+    /// Requests in flight.
+    pub in_flight: u64,
     /// Tokens that they may hold in the KV cache.
-    pub tokens: i64,
+    pub tokens: u64,
 }
 
 /// What had been sent when an engine was asked for its numbers.
@@ -69,12 +69,13 @@ impl Live {
     pub fn mark_since(&self, asked: Question) -> Mark {
         let (requests, tokens) = (self.ours.sent() - asked.requests, self.ours.tokens_sent() - asked.tokens);
         let now = self.mark();
-        Mark { in_flight: now.in_flight - requests.cast_signed(), tokens: now.tokens - tokens.cast_signed() }
+        // Where more came and went meanwhile than was there before, the engine still saw none at the least.
+        Mark { in_flight: now.in_flight.saturating_sub(requests), tokens: now.tokens.saturating_sub(tokens) }
     }
 
     /// Our counts now, where a reading takes no time: simulations and tests.
     pub fn mark(&self) -> Mark {
-        Mark { in_flight: i64::from(self.ours.in_flight()), tokens: self.ours.tokens().cast_signed() }
+        Mark { in_flight: u64::from(self.ours.in_flight()), tokens: self.ours.tokens() }
     }
 
     /// Stores one reading of the engine's numbers, which arrived at `now`.
@@ -171,6 +172,20 @@ mod tests {
         // Three of ours and two of others are there, and one is on the way.
         live.publish(&Gauges::default().with(Gauge::Running, 5.0), mark, at(10));
         assert_eq!(live.requests(at(10), STALE), (6.0, true));
+    }
+
+    #[test]
+    fn a_slow_reading_of_short_requests_does_not_make_up_others() {
+        let live = Live::default();
+        let asked = live.ask();
+        // Ten a reading come and go before its answer is there.
+        (0..10).for_each(|_| live.enter(WORK, at(9)));
+        (0..10).for_each(|_| live.leave(WORK, false, at(10)));
+        let mark = live.mark_since(asked);
+        let page = Gauges::default().with(Gauge::Running, 0.0).with(Gauge::KvUsage, 0.1);
+        live.publish(&page.with(Gauge::KvCapacity, 20_000.0), mark, at(10));
+        assert_eq!(live.requests(at(10), STALE), (0.0, true));
+        assert_eq!(live.kv_usage(at(10), STALE), Some(0.1));
     }
 
     #[test]

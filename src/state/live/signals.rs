@@ -1,7 +1,7 @@
 //! What an engine said of itself, and when.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -16,8 +16,8 @@ pub struct Signals {
     /// When it was read (microseconds); 0 is never.
     read_at: AtomicU64,
     /// Our counts as it was read.
-    in_flight: AtomicI64,
-    tokens: AtomicI64,
+    in_flight: AtomicU64,
+    tokens: AtomicU64,
     /// `f64` bits by [`Gauge`] index; NaN when the engine did not say.
     gauges: [AtomicU64; Gauge::COUNT],
     adapters: ArcSwapOption<Adapters>,
@@ -49,8 +49,8 @@ impl Default for Signals {
     fn default() -> Self {
         Self {
             read_at: AtomicU64::default(),
-            in_flight: AtomicI64::default(),
-            tokens: AtomicI64::default(),
+            in_flight: AtomicU64::default(),
+            tokens: AtomicU64::default(),
             gauges: std::array::from_fn(|_| AtomicU64::new(f64::NAN.to_bits())),
             adapters: ArcSwapOption::empty(),
             engine: AtomicU8::default(),

@@ -1,0 +1,77 @@
+//! That exchanges tell a strategy what it needs to know where prompts are cached.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::config::Config;
+use crate::domain::{Clock, EndpointSpec};
+use crate::routing::{self, StrategySet};
+use crate::state::{Change, Registry, SourceId};
+use crate::telemetry::Metrics;
+
+use super::*;
+
+fn core_of(strategy: &str) -> Arc<Core> {
+    let config = Config::default();
+    let mut registry = Registry::new();
+    let specs = (1..9).map(|port| EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port)))).collect();
+    registry.apply([Change::Replace(SourceId(0), specs)]).1.unwrap();
+    let strategies = Arc::new(StrategySet::build(strategy).unwrap());
+    Arc::new(Core::new(&config, registry.reader(), strategies, Metrics::new(&routing::names()), Clock::start()))
+}
+
+/// A conversation of so many turns about a topic.
+fn chat(topic: &str, turns: usize) -> Vec<u8> {
+    let text = |turn| format!("turn {turn} about {}", topic.repeat(200));
+    let messages: Vec<_> = (0..turns).map(|turn| json!({ "role": "user", "content": text(turn) })).collect();
+    json!({ "model": "m", "messages": messages }).to_string().into_bytes()
+}
+
+/// Sends a request, and lets whoever was chosen answer with `status`.
+fn serve(core: &Arc<Core>, body: Vec<u8>, status: u16) -> SocketAddr {
+    let mut exchange = Exchange::new(Arc::clone(core));
+    let headers: [(&str, &[u8]); 2] = [(":method", b"POST"), (":path", b"/v1/chat/completions")];
+    let head = RequestHead::read(headers.into_iter(), &[]);
+    assert!(matches!(exchange.request_head(head, BodyOutlook::Coming), Step::NeedBody));
+    assert!(exchange.request_body(body).is_none());
+    assert!(matches!(exchange.request_end(Completeness::Whole), Step::Send));
+    let address = exchange.dispatch().unwrap().plan.first().spec.address;
+    let report =
+        UpstreamReport { status, address: Some(address), attempts: Some(1), timed: true, ..Default::default() };
+    exchange.response_head(report);
+    address
+}
+
+#[test]
+fn conversations_stay_with_the_engine_that_has_them_cached() {
+    let core = core_of("prefix-cache");
+    let homes = ["apples ", "pears ", "plums "].map(|topic| (topic, serve(&core, chat(topic, 1), 200)));
+    for turns in 2..8 {
+        for (topic, home) in homes {
+            assert_eq!(serve(&core, chat(topic, turns), 200), home, "{topic} {turns}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_hashed_only_for_a_strategy_that_goes_by_it() {
+    for (strategy, is_hashed) in [("prefix-cache", true), ("least-request", false)] {
+        let core = core_of(strategy);
+        let mut exchange = Exchange::new(core);
+        let headers: [(&str, &[u8]); 2] = [(":method", b"POST"), (":path", b"/v1/chat/completions")];
+        exchange.request_head(RequestHead::read(headers.into_iter(), &[]), BodyOutlook::Coming);
+        assert!(exchange.request_body(chat("apples ", 1)).is_none());
+        assert!(matches!(exchange.request_end(Completeness::Whole), Step::Send));
+        assert_eq!(!exchange.asked.prefix.is_empty(), is_hashed, "{strategy}");
+    }
+}
+
+#[test]
+fn an_engine_that_failed_is_not_taken_to_have_the_prompt() {
+    let core = core_of("prefix-cache");
+    let first = serve(&core, chat("apples ", 3), 500);
+    let explained = explain(&core, "/v1/chat/completions", &[], chat("apples ", 3));
+    assert!(explained.notes.iter().any(|note| note.contains("0 at most anywhere")), "{first} {:?}", explained.notes);
+}
