@@ -87,6 +87,7 @@ impl Router for Scored {
             gauges: scorer.gauges(),
             headers: scorer.headers(),
             answers: scorer.answers(),
+            ..Needs::default()
         };
         self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
     }
