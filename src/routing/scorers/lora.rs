@@ -35,7 +35,12 @@ impl Holding {
 
     /// Whether other adapters take all the room for `request`'s at `endpoint`, which only the engine can know.
     pub fn is_shut_out(request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
-        request.adapter_of.is_some() && Self::by_engine(request, endpoint) == Some(Self::NoRoom)
+        let signals = &endpoint.live.signals;
+        let most = || signals.fresh(request.now, request.stale_after)?.gauge(Gauge::MaxAdapters);
+        // Whether there is room is seen faster than who has it.
+        request.adapter_of.is_some()
+            && signals.adapters_held().zip(most()).is_some_and(|(held, most)| f64::from(held) >= most)
+            && Self::by_engine(request, endpoint) == Some(Self::NoRoom)
     }
 
     fn by_engine(request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Self> {
@@ -79,10 +84,12 @@ impl Scorer for LoraAdapter {
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
-        if request.adapter_of.is_some() && OpenRequests.score(request, endpoint).value > self.limit {
+        let holding = Holding::of(request, endpoint);
+        let is_full = || OpenRequests.score(request, endpoint).value > self.limit;
+        if holding > Holding::NoRoom && request.adapter_of.is_some() && is_full() {
             return Score::of(0.0);
         }
-        match Holding::of(request, endpoint) {
+        match holding {
             Holding::Running => Score::of(1.0),
             Holding::Waiting => Score::of(0.8),
             Holding::Room => Score::of(0.6),

@@ -67,6 +67,11 @@ fn glance_bit(name: &str) -> u64 {
     1 << (xxh3_64(name.as_bytes()) % u64::from(GLANCE_BITS))
 }
 
+/// How many adapters a glance counts.
+fn held(glance: u64) -> Option<u32> {
+    ((glance >> GLANCE_BITS) as u32).checked_sub(1)
+}
+
 impl Adapters {
     fn presence(&self, name: &str) -> Presence {
         if self.running.iter().any(|known| known == name) {
@@ -142,12 +147,17 @@ impl Signals {
         self.adapters.load_full()
     }
 
+    /// How many adapters the engine works with; `None` where it does not tell.
+    pub fn adapters_held(&self) -> Option<u32> {
+        held(self.glance.load(Relaxed))
+    }
+
     /// What the engine does with an adapter, and how many it works with in all; `None` where it does not tell.
     ///
     /// Asked of all candidates of a decision, most of which do not have it: for them one word is enough.
     pub fn adapter(&self, name: &str) -> Option<(Presence, u32)> {
         let glance = self.glance.load(Relaxed);
-        let held = ((glance >> GLANCE_BITS) as u32).checked_sub(1)?;
+        let held = held(glance)?;
         if glance & glance_bit(name) == 0 {
             return Some((Presence::Absent, held));
         }
