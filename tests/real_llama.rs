@@ -40,7 +40,9 @@ async fn a_real_llama_server_is_seen_as_it_is() {
     assert_eq!((report.ok, report.failed), (40, 0));
     assert!(looks.iter().any(|look| look.truth.0 > 0.0 && look.truth.1 > 0.0), "the slots were never full");
     print_errors(&looks);
-    TOLD.iter().for_each(|name| assert!(print_signal(&rows, name).is_some(), "{name} was never told"));
+    for name in TOLD {
+        assert!(print_signal(&rows, name).is_some(), "{name} was never told");
+    }
     let pairs: Vec<_> = looks.iter().filter_map(|look| look.told).collect();
     assert!(pairs.iter().any(|(running, waiting)| *running > 0.0 && *waiting > 0.0), "never seen busy: {looks:?}");
     assert!(pairs.iter().all(|(running, waiting)| (0.0..=2.0).contains(running) && (0.0..=6.0).contains(waiting)));

@@ -116,7 +116,9 @@ async fn full_house(real: &Real) {
     print_report("80 chats, 8 at a time, 2 sequences at once", &report);
     assert_eq!((report.ok, report.failed), (80, 0));
     print_errors(&looks);
-    TOLD.iter().for_each(|name| assert!(print_signal(&rows, name).is_some(), "{name} was never told"));
+    for name in TOLD {
+        assert!(print_signal(&rows, name).is_some(), "{name} was never told");
+    }
     let pairs: Vec<_> = looks.iter().filter_map(|look| look.told).collect();
     assert!(pairs.iter().any(|(running, waiting)| *running > 0.0 && *waiting > 0.0), "never seen busy: {looks:?}");
     assert!(pairs.iter().all(|(running, waiting)| (0.0..=2.0).contains(running) && (0.0..=8.0).contains(waiting)));

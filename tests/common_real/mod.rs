@@ -232,16 +232,16 @@ pub(crate) fn print_signal(rows: &[Value], name: &str) -> Option<f64> {
     let values = told(rows, name);
     let (least, greatest) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), value| (a.min(*value), b.max(*value)));
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let last = values.last().copied();
-    match last {
-        Some(last) => eprintln!(
-            "  {name:<24} told in {} of {} looks: {least:.4} to {greatest:.4}, mean {mean:.4}, last {last:.4}",
+    let newest = values.last().copied();
+    match newest {
+        Some(value) => eprintln!(
+            "  {name:<24} told in {} of {} looks: {least:.4} to {greatest:.4}, mean {mean:.4}, last {value:.4}",
             values.len(),
             rows.len()
         ),
         None => eprintln!("  {name:<24} never told in {} looks", rows.len()),
     }
-    last
+    newest
 }
 
 /// Prints a latency as the engine's windows tell it beside what the load generator measured through Envoy.
