@@ -3,6 +3,7 @@
 use crate::routing::Asked;
 
 use super::engine::Job;
+use super::prefix;
 use super::replica::{self, Booking};
 use super::workload::{Script, Turn};
 
@@ -46,6 +47,11 @@ impl Flight {
     pub(super) fn job(&self, key: u32) -> Job {
         let Turn { prompt_tokens, output_tokens, .. } = self.turn();
         Job { key, prompt_tokens, output_tokens, blocks: self.script.blocks.clone(), adapter: self.script.adapter }
+    }
+
+    /// Makes the prompt's chain of hashes, which strategies that look at prefixes read.
+    pub(super) fn hash_prompt(&mut self, block_tokens: u64) {
+        self.asked.prefix = prefix::chain(&self.script.blocks, block_tokens, self.turn().prompt_tokens);
     }
 
     pub(super) fn first_token(&mut self, now: u64, cached: u64) {

@@ -10,6 +10,7 @@ mod exporter;
 mod flights;
 mod measure;
 mod options;
+mod prefix;
 mod replica;
 mod report;
 mod run;

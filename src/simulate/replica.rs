@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
-use crate::routing::{self, AnswerNeeds, Asked, InvalidStrategies, Plan, RequestView, StrategySet, Trace};
+use crate::routing::{self, AnswerNeeds, Asked, InvalidStrategies, Needs, Plan, RequestView, StrategySet, Trace};
 use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Engine;
@@ -34,8 +34,8 @@ const MODEL: &str = "model";
 pub(super) struct Replica {
     reader: Reader,
     strategies: StrategySet,
-    /// What the strategy has the proxy show of answers.
-    shown: AnswerNeeds,
+    /// What the strategy needs.
+    needs: Arc<Needs>,
     clock: Clock,
     hand: ClockHand,
 }
@@ -70,16 +70,20 @@ impl Replica {
         let (_, _) = registry.apply([Change::Replace(SourceId(0), specs)]);
         let (clock, hand) = Clock::manual(moment(0));
         let strategies = StrategySet::build(strategy)?;
-        let shown = strategies.default_strategy().router.needs().answers;
-        Ok(Self { reader: registry.reader(), strategies, shown, clock, hand })
+        let needs = Arc::clone(&strategies.default_strategy().needs);
+        Ok(Self { reader: registry.reader(), strategies, needs, clock, hand })
+    }
+
+    /// Whether the strategy wants prompts as chains of hashes.
+    pub(super) fn needs_prefix(&self) -> bool {
+        self.needs.prefix
     }
 
     /// Chooses engines for a request, best first.
     pub(super) fn decide(&self, asked: &Asked, seed: u64, now: u64) -> Option<Plan> {
         self.hand.set(moment(now));
         let snapshot = self.reader.load();
-        let adapter_of = (*asked.model != *MODEL).then_some(MODEL);
-        let view = RequestView { asked, adapter_of, now: moment(now), seed, stale_after: STALE_AFTER };
+        let view = self.view(asked, seed);
         let router = &*self.strategies.default_strategy().router;
         match routing::decide(router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
             Ok(plan) => Some(plan),
@@ -87,24 +91,34 @@ impl Replica {
         }
     }
 
+    fn view<'a>(&self, asked: &'a Asked, seed: u64) -> RequestView<'a> {
+        let adapter_of = (*asked.model != *MODEL).then_some(MODEL);
+        RequestView { asked, adapter_of, now: self.clock.now(), seed, stale_after: STALE_AFTER }
+    }
+
     /// Sends a request to the first of `plan` whose engine `is_up`. Those before it failed.
     pub(super) fn send(
         &self,
         plan: &Plan,
-        work: Work,
+        asked: &Asked,
         seed: u64,
         is_up: impl Fn(usize) -> bool,
     ) -> Option<(usize, Booking)> {
         let now = self.clock.now();
+        let router = &*self.strategies.default_strategy().router;
         plan.first().live.health.begin_trial(now, COOLDOWN.base);
+        let expectation = router.on_sent(&self.view(asked, seed), plan.first());
         for endpoint in plan.endpoints() {
             if is_up(engine_of(endpoint)) {
-                let ticket = Ticket::open(Arc::clone(endpoint), work, &self.clock);
+                let ticket = Ticket::open(Arc::clone(endpoint), asked.work, &self.clock);
                 // Engines answer with headers at once, before the prefill.
                 endpoint.live.health.report_answer(now);
                 endpoint.live.measured.answered(now);
-                endpoint.live.measured.tokens(u64::from(work.prompt_tokens), 0, now);
-                return Some((engine_of(endpoint), Booking { ticket, sent: now, shown: self.shown }));
+                endpoint.live.measured.tokens(u64::from(asked.work.prompt_tokens), 0, now);
+                if let Some(expectation) = expectation {
+                    expectation.come_true(endpoint.id, now);
+                }
+                return Some((engine_of(endpoint), Booking { ticket, sent: now, shown: self.needs.answers }));
             }
             endpoint.live.measured.failed(now);
             endpoint.live.health.report_failure(Failure::Refused, now, now, COOLDOWN, jitter(seed));

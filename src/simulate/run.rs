@@ -250,9 +250,12 @@ impl<'a> Run<'a> {
         let at = if self.replicas.len() == 1 { 0 } else { self.choices.usize(..self.replicas.len()) };
         let replica = self.replicas.get(at)?;
         let flight = self.flights.at(key);
+        if replica.needs_prefix() {
+            flight.hash_prompt(self.scenario.block_tokens);
+        }
         let plan = replica.decide(&flight.asked, seed, now)?;
         let is_up = |engine: usize| self.is_up.get(engine).copied().unwrap_or(false);
-        let (engine, booking) = replica.send(&plan, flight.asked.work, seed, is_up)?;
+        let (engine, booking) = replica.send(&plan, &flight.asked, seed, is_up)?;
         (flight.replica, flight.booking) = (at, Some(booking));
         Some((engine, job.prompt_tokens))
     }
