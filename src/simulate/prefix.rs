@@ -19,7 +19,7 @@ pub(super) fn chain(blocks: &Blocks, block_tokens: u64, prompt_tokens: u64) -> C
     Chain::of_hashes(&(0..prompt_tokens / INDEX_TOKENS).map(hash).collect::<Vec<_>>())
 }
 
-/// Spreads ids, which are counted, over all 64 bits (the finaliser of MurmurHash3).
+/// Spreads ids, which are counted, over all 64 bits (`MurmurHash3`'s finaliser).
 fn mixed(id: u64, at: u64) -> u64 {
     let mut hash = id ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
-use crate::routing::{self, AnswerNeeds, Asked, InvalidStrategies, Needs, Plan, RequestView, StrategySet, Trace};
+use crate::routing::{self, AnswerNeeds, Asked, Needs, Plan, RequestView, Router, Trace};
 use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Engine;
@@ -33,9 +33,8 @@ const MODEL: &str = "model";
 #[derive(Debug)]
 pub(super) struct Replica {
     reader: Reader,
-    strategies: StrategySet,
-    /// What the strategy needs.
-    needs: Arc<Needs>,
+    router: Arc<dyn Router>,
+    needs: Needs,
     clock: Clock,
     hand: ClockHand,
 }
@@ -62,16 +61,15 @@ fn adapter_name(adapter: u16) -> String {
 }
 
 impl Replica {
-    /// A copy that routes to `engines` engines by the strategy of that name.
-    pub(super) fn new(engines: usize, strategy: &str) -> Result<Self, InvalidStrategies> {
+    /// A copy that routes to `engines` engines.
+    pub(super) fn new(engines: usize, router: Arc<dyn Router>) -> Self {
         let mut registry = Registry::new();
         let specs = (0..engines).map(|at| EndpointSpec::at(address(at))).collect();
         // More engines than slots are left out, and never chosen.
         let (_, _) = registry.apply([Change::Replace(SourceId(0), specs)]);
         let (clock, hand) = Clock::manual(moment(0));
-        let strategies = StrategySet::build(strategy)?;
-        let needs = Arc::clone(&strategies.default_strategy().needs);
-        Ok(Self { reader: registry.reader(), strategies, needs, clock, hand })
+        let needs = router.needs();
+        Self { reader: registry.reader(), router, needs, clock, hand }
     }
 
     /// Whether the strategy wants prompts as chains of hashes.
@@ -84,8 +82,7 @@ impl Replica {
         self.hand.set(moment(now));
         let snapshot = self.reader.load();
         let view = self.view(asked, seed);
-        let router = &*self.strategies.default_strategy().router;
-        match routing::decide(router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
+        match routing::decide(&*self.router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
             Ok(plan) => Some(plan),
             Err(_wait) => routing::least_loaded(&view, snapshot.endpoints(), PLAN_LENGTH),
         }
@@ -105,9 +102,8 @@ impl Replica {
         is_up: impl Fn(usize) -> bool,
     ) -> Option<(usize, Booking)> {
         let now = self.clock.now();
-        let router = &*self.strategies.default_strategy().router;
         plan.first().live.health.begin_trial(now, COOLDOWN.base);
-        let expectation = router.on_sent(&self.view(asked, seed), plan.first());
+        let expectation = self.router.on_sent(&self.view(asked, seed), plan.first());
         for endpoint in plan.endpoints() {
             if is_up(engine_of(endpoint)) {
                 let ticket = Ticket::open(Arc::clone(endpoint), asked.work, &self.clock);
