@@ -54,6 +54,12 @@ impl Blocks {
         table.get(hash).map_or(0, EndpointSet::len)
     }
 
+    /// Whether a slot holds a block.
+    pub(super) fn contains(&self, hash: u64, slot: u16) -> bool {
+        let table = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        table.get(hash).is_some_and(|set| set.contains(slot))
+    }
+
     /// Calls `each` with the holders of a block, 64 slots at a time.
     pub(super) fn for_each_word(&self, hash: u64, each: impl FnMut(usize, u64)) {
         let table = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);

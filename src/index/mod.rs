@@ -36,4 +36,4 @@ mod tests;
 
 pub use chain::{BLOCK_BYTES, Chain, Chainer, Root};
 pub use matches::Matches;
-pub use prefix_index::{Claim, PrefixIndex, Settings, Stats};
+pub use prefix_index::{Claim, Fill, PrefixIndex, Settings, Stats};

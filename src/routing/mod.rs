@@ -46,13 +46,13 @@ pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
-pub use prefix::Expectation;
+pub use prefix::{Answering, Expectation, Prefixes};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
 pub use scorers::{
     ActiveRequests, BusyTime, ExpectedLatency, FirstToken, Holding, KvCache, Levels, LoraAdapter, OpenRequests,
-    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Spill, Usage, UsageWeights, Utilization,
+    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Scores, Spill, Usage, UsageWeights, Utilization,
 };
 pub use set::{COMBINATION, ChoiceError, Configured, InvalidStrategies, Strategy, StrategySet, names};
 pub use strategies::STRATEGIES;

@@ -9,7 +9,7 @@ use super::blend::Part;
 use super::chain::Chain;
 use super::grammar::WEIGHT_MAX;
 use super::set::Known;
-use super::{Built, COMBINATION, Filter, Parameters, Picker, Registration, STRATEGIES, Scored, Strategy};
+use super::{Built, COMBINATION, Filter, Parameters, Picker, Prefixes, Registration, STRATEGIES, Scored, Strategy};
 
 /// Longest name of a named strategy, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -20,14 +20,18 @@ pub(super) struct Builder {
     pub(super) strategies: Vec<Known>,
     pub(super) by_name: HashMap<Box<str>, usize>,
     pub(super) complaints: Vec<Complaint>,
+    /// What all of them share.
+    pub(super) prefixes: Arc<Prefixes>,
 }
 
 impl Builder {
-    /// All registered strategies with their default parameters.
-    pub(super) fn registered() -> Self {
-        let mut builder = Self { strategies: Vec::new(), by_name: HashMap::new(), complaints: Vec::new() };
+    /// All registered strategies with their default parameters. What they know of prefixes takes at most
+    /// `prefix_bytes`.
+    pub(super) fn registered(prefix_bytes: usize) -> Self {
+        let prefixes = Arc::new(Prefixes::new(prefix_bytes));
+        let mut builder = Self { strategies: Vec::new(), by_name: HashMap::new(), complaints: Vec::new(), prefixes };
         for registration in STRATEGIES {
-            match (registration.build)(&Parameters::default()) {
+            match (registration.build)(&Parameters::default().sharing(&builder.prefixes)) {
                 Ok(built) => builder.push(registration.name, built, registration.aliases),
                 Err(error) => {
                     builder.complaints.push(Complaint::at([], format!("\"{}\": {error}", registration.name)));
@@ -39,10 +43,7 @@ impl Builder {
 
     fn push(&mut self, name: &str, built: Built, aliases: &[(&str, &str)]) {
         let index = self.strategies.len();
-        let scored = match &built {
-            Built::Scored(scored) => Some(scored.clone()),
-            Built::Router(_) => None,
-        };
+        let scored = built.scored().cloned();
         let strategy = Strategy::new(name.into(), index, built.into_router());
         self.strategies.push(Known { strategy, scored });
         self.by_name.insert(name.into(), index);
@@ -132,10 +133,14 @@ impl Draft<'_> {
         };
         if parameters.is_empty() {
             let known = self.builder.known(registration.name)?;
-            let shared = Built::Router(Arc::clone(&known.strategy.router));
-            return Some(known.scored.clone().map_or(shared, Built::Scored));
+            let shared = Arc::clone(&known.strategy.router);
+            return Some(match known.scored.clone() {
+                None => Built::Router(shared),
+                Some(scored) => Built::Both(shared, scored),
+            });
         }
-        match (registration.build)(&Parameters::new(parameters.clone())) {
+        let parameters = Parameters::new(parameters.clone()).sharing(&self.builder.prefixes);
+        match (registration.build)(&parameters) {
             Ok(built) => Some(built),
             Err(error) => {
                 self.complain(&under("parameters"), error.to_string());
@@ -175,19 +180,17 @@ impl Draft<'_> {
         if spec.scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             self.complain(&[path.as_slice(), &["scale"]].concat(), "is not a number above 0");
         }
-        match self.instance(&spec.base, &spec.parameters, &path) {
-            Some(Built::Scored(scored)) if spec.weight > 0 => {
-                let part = |part: Part| Part { scale: spec.scale.or(part.scale), ..part };
-                scored.parts(f64::from(spec.weight)).map(part).collect()
-            }
-            Some(Built::Router(_)) => {
-                let message =
-                    format!("\"{}\" does not score endpoints, so it cannot be added up with others", spec.base);
-                self.complain(&[path.as_slice(), &["use"]].concat(), message);
-                Vec::new()
-            }
-            _ => Vec::new(),
+        let Some(built) = self.instance(&spec.base, &spec.parameters, &path) else { return Vec::new() };
+        let Some(scored) = built.scored() else {
+            let message = format!("\"{}\" does not score endpoints, so it cannot be added up with others", spec.base);
+            self.complain(&[path.as_slice(), &["use"]].concat(), message);
+            return Vec::new();
+        };
+        if spec.weight == 0 {
+            return Vec::new();
         }
+        let part = |part: Part| Part { scale: spec.scale.or(part.scale), ..part };
+        scored.parts(f64::from(spec.weight)).map(part).collect()
     }
 
     fn filters(&mut self, spec: &StrategySpec) -> Vec<Arc<dyn Filter>> {

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::state::Endpoint;
 
-use super::{Candidates, OpenRequests, Prefer, RequestView, Scorer};
+use super::{Candidates, OpenRequests, Prefer, RequestView, Score, Scorer};
 
 /// How a scored candidate is picked.
 ///
@@ -72,13 +72,12 @@ fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scor
         Prefer::Higher => -1.0,
     };
     let mut unknown = 0_usize;
-    let key = |endpoint: &Arc<Endpoint>| {
-        let score = scorer.score(request, endpoint);
-        debug_assert!(!score.value.is_nan(), "{} gave NaN for {}", scorer.name(), endpoint.address_text());
+    let key = |score: Score| {
+        debug_assert!(!score.value.is_nan(), "{} gave NaN", scorer.name());
         unknown += usize::from(!score.is_known());
         if score.is_known() { sign * score.value } else { f64::INFINITY }
     };
-    let mut keys: Keys = candidates.iter().map(key).collect();
+    let mut keys: Keys = scorer.scores(request, candidates).into_iter().map(key).collect();
     if unknown > 0 {
         fill_in(request, candidates, &mut keys, unknown);
     }

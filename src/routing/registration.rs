@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Router, Scored};
+use super::prefix::INDEX_BYTES;
+use super::{Prefixes, Router, Scored};
 
 /// A strategy as it is listed. One constant a file, and a line in [`STRATEGIES`](super::STRATEGIES).
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub enum Built {
     Scored(Scored),
     /// A strategy of its own kind.
     Router(Arc<dyn Router>),
+    /// A strategy of its own kind, for which a composition stands in combinations.
+    Both(Arc<dyn Router>, Scored),
 }
 
 impl Built {
@@ -62,7 +65,15 @@ impl Built {
     pub fn into_router(self) -> Arc<dyn Router> {
         match self {
             Self::Scored(scored) => Arc::new(scored),
-            Self::Router(router) => router,
+            Self::Router(router) | Self::Both(router, _) => router,
+        }
+    }
+
+    /// What stands for it in combinations, if it can be combined.
+    pub fn scored(&self) -> Option<&Scored> {
+        match self {
+            Self::Scored(scored) | Self::Both(_, scored) => Some(scored),
+            Self::Router(_) => None,
         }
     }
 }
@@ -72,14 +83,28 @@ impl Built {
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// The parameters that the configuration gives a strategy.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Parameters(Map<String, Value>);
+/// The parameters that the configuration gives a strategy, and what it shares with others.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters {
+    given: Map<String, Value>,
+    prefixes: Option<Arc<Prefixes>>,
+}
 
 impl Parameters {
     /// Parameters by name.
     pub fn new(given: Map<String, Value>) -> Self {
-        Self(given)
+        Self { given, prefixes: None }
+    }
+
+    /// The same for a strategy that shares `prefixes` with others.
+    #[must_use]
+    pub fn sharing(self, prefixes: &Arc<Prefixes>) -> Self {
+        Self { prefixes: Some(Arc::clone(prefixes)), ..self }
+    }
+
+    /// What the strategies of a process know of prefixes together; new ones for a strategy that stands alone.
+    pub fn prefixes(&self) -> Arc<Prefixes> {
+        self.prefixes.clone().unwrap_or_else(|| Arc::new(Prefixes::new(INDEX_BYTES)))
     }
 
     /// Reads them into the strategy's own struct, whose defaults stand for those not given.
@@ -87,7 +112,7 @@ impl Parameters {
     /// # Errors
     /// An unknown name or a wrong type, if the struct denies unknown fields.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
-        serde_json::from_value(Value::Object(self.0.clone())).map_err(|error| BuildError(error.to_string()))
+        serde_json::from_value(Value::Object(self.given.clone())).map_err(|error| BuildError(error.to_string()))
     }
 
     /// For a strategy without parameters.
@@ -95,7 +120,7 @@ impl Parameters {
     /// # Errors
     /// If any is given.
     pub fn none(&self) -> Result<(), BuildError> {
-        match self.0.keys().next() {
+        match self.given.keys().next() {
             Some(name) => Err(BuildError(format!("there is no parameter \"{name}\"; this strategy has none"))),
             None => Ok(()),
         }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::state::Endpoint;
+
 use super::blend::{self, Part};
-use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
+use super::{Candidates, Decision, Expectation, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
 /// combination of them. Clones share their scorers.
@@ -62,8 +64,8 @@ impl Scored {
         let chosen = match self.parts.as_slice() {
             [only] if self.picker != Picker::WeightedRandom => {
                 if trace.is_on() {
-                    for endpoint in candidates.iter() {
-                        trace.scored(endpoint, &*only.scorer, only.scorer.score(request, endpoint), None);
+                    for (endpoint, score) in candidates.iter().zip(only.scorer.scores(request, candidates)) {
+                        trace.scored(endpoint, &*only.scorer, score, None);
                     }
                 }
                 self.picker.pick(request, candidates, &*only.scorer)
@@ -79,8 +81,12 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        let of = |scorer: &dyn Scorer| Needs { answers: scorer.answers(), ..Needs::gauges(scorer.gauges()) };
-        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
+        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(part.scorer.needs()))
+    }
+
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
+        // What they expect they share, so it is to be booked once.
+        self.parts.iter().find_map(|part| part.scorer.on_sent(request, endpoint))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {

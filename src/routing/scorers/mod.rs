@@ -2,6 +2,7 @@
 
 mod active_requests;
 mod busy_time;
+mod by_prefix;
 mod first_token;
 mod kv_cache;
 mod latency;
@@ -18,13 +19,16 @@ mod utilization;
 
 use std::fmt::Debug;
 
+use smallvec::SmallVec;
+
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, RequestView};
+use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
+pub(super) use by_prefix::ByPrefix;
 pub use first_token::FirstToken;
 pub use kv_cache::KvCache;
 pub use latency::ExpectedLatency;
@@ -69,6 +73,9 @@ impl Score {
     }
 }
 
+/// One number for each candidate, in their order; up to 64 without allocation.
+pub type Scores = SmallVec<[Score; 64]>;
+
 /// Puts a number on a candidate, in a stated unit and direction.
 pub trait Scorer: Send + Sync + Debug {
     /// Name in explanations.
@@ -95,6 +102,21 @@ pub trait Scorer: Send + Sync + Debug {
         true
     }
 
+    /// All that it reads, of engines, answers and the request.
+    fn needs(&self) -> Needs {
+        Needs { answers: self.answers(), ..Needs::gauges(self.gauges()) }
+    }
+
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
+
+    /// The numbers of all candidates; for a scorer that finds out something of the request first.
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Scores {
+        candidates.iter().map(|endpoint| self.score(request, endpoint)).collect()
+    }
+
+    /// A request was sent to an endpoint, by a choice that this number was a part of.
+    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
+        None
+    }
 }
