@@ -158,7 +158,11 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
 
 /// Names with commas, or a combination, which has weights, or one with parameters.
 fn named(text: &str) -> Vec<String> {
-    if text.contains(':') || strategy::is_tuned(text) { vec![text.to_owned()] } else { text.split(',').map(ToOwned::to_owned).collect() }
+    if text.contains(':') || strategy::is_tuned(text) {
+        vec![text.to_owned()]
+    } else {
+        text.split(',').map(ToOwned::to_owned).collect()
+    }
 }
 
 fn traffics(options: &Options) -> Result<Vec<Traffic>, SimulateError> {

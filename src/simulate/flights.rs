@@ -65,7 +65,9 @@ impl Flight {
     pub(super) fn next_turn(&mut self) -> Option<u64> {
         let pause = self.script.turns.get(self.at + 1)?.pause_us;
         self.at += 1;
-        self.asked.work.prompt_tokens = u32::try_from(self.turn().prompt_tokens).unwrap_or(u32::MAX);
+        let prompt_tokens = u32::try_from(self.turn().prompt_tokens).unwrap_or(u32::MAX);
+        self.asked.work.prompt_tokens = prompt_tokens;
+        self.asked.prompt_bytes = prompt_tokens.saturating_mul(4);
         Some(pause)
     }
 }

@@ -64,6 +64,8 @@ enum Event {
 
 /// Loads are noted this often.
 const NOTE_US: u64 = 250_000;
+/// Replicas keep their books in order this often: a multiple of the above.
+const UPKEEP_US: u64 = 1_000_000;
 /// After a failure, a closed loop goes on after this long.
 const RETRY_US: u64 = 1_000_000;
 
@@ -127,12 +129,12 @@ impl<'a> Run<'a> {
         let count = scenario.engines.len();
         let mut replicas = Vec::new();
         for _ in 0..scenario.replicas {
-            let router = match chooser {
+            let (router, prefixes) = match chooser {
                 Chooser::Oracle => break,
-                Chooser::Strategy(text) => strategy::router(text)?,
-                Chooser::Contender { build, .. } => build(),
+                Chooser::Strategy(text) => strategy::router(text).map(|(router, prefixes)| (router, Some(prefixes)))?,
+                Chooser::Contender { build, .. } => (build(), None),
             };
-            replicas.push(Replica::new(count, router));
+            replicas.push(Replica::new(count, router, prefixes));
         }
         let mut tally = Tally::default();
         tally.expect(scenario.requests as usize);
@@ -204,6 +206,9 @@ impl<'a> Run<'a> {
                 Event::Scrape { replica, engine } => self.scrape(replica, engine, now),
                 Event::Note => {
                     self.tally.add_loads(self.engines.iter().map(Engine::load));
+                    if now % UPKEEP_US == 0 {
+                        self.replicas.iter().for_each(|replica| replica.keep_order(now));
+                    }
                     self.again(now + NOTE_US, Event::Note);
                 }
                 Event::Fault { at, begins } => self.fault(at, begins, now),
@@ -375,10 +380,10 @@ impl<'a> Run<'a> {
 
     fn scrape(&mut self, replica: usize, at: usize, now: u64) {
         if let (Some(replica), Some(engine), Some(exporter), Some(true)) =
-            (self.replicas.get(replica), self.engines.get(at), self.exporters.get_mut(at), self.is_up.get(at))
+            (self.replicas.get_mut(replica), self.engines.get(at), self.exporters.get_mut(at), self.is_up.get(at))
         {
             let gauges = exporter.gauges(&engine.status(now), now);
-            replica.publish(at, &gauges, engine, now);
+            replica.publish(at, &gauges, engine, exporter.restarts, now);
         }
         self.again(now + self.scenario.scrape_us, Event::Scrape { replica, engine: at });
     }
@@ -395,6 +400,9 @@ impl<'a> Run<'a> {
         }
         if begins && fault.speed.is_none() {
             let lost = engine.restart();
+            if let Some(exporter) = self.exporters.get_mut(fault.engine) {
+                exporter.restarts += 1;
+            }
             self.follow(fault.engine);
             for key in lost {
                 let flight = self.flights.at(key);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::{Complaint, StrategySpec};
-use crate::routing::{Configured, InvalidStrategies, Router, StrategySet};
+use crate::routing::{Configured, InvalidStrategies, Prefixes, Router, StrategySet};
 
 /// Under which a strategy with parameters of its own is built.
 const TUNED: &str = "tuned";
@@ -14,8 +14,8 @@ pub(super) fn is_tuned(text: &str) -> bool {
     text.contains('{')
 }
 
-/// A new strategy from its name, a combination, or a name followed by parameters as JSON.
-pub(super) fn router(text: &str) -> Result<Arc<dyn Router>, InvalidStrategies> {
+/// A new strategy from its name, a combination, or a name followed by parameters as JSON; and what it knows of prefixes.
+pub(super) fn router(text: &str) -> Result<(Arc<dyn Router>, Arc<Prefixes>), InvalidStrategies> {
     let mut strategies = BTreeMap::new();
     let mut algorithm = text;
     if let Some(at) = text.find('{') {
@@ -29,10 +29,9 @@ pub(super) fn router(text: &str) -> Result<Arc<dyn Router>, InvalidStrategies> {
         strategies.insert(TUNED.to_owned(), spec);
         algorithm = TUNED;
     }
-    let models = BTreeMap::new();
-    let set =
-        StrategySet::configured(Configured { algorithm, header: true, strategies: &strategies, models: &models })?;
-    Ok(Arc::clone(&set.default_strategy().router))
+    let (strategies, models, prefix_bytes) = (&strategies, &BTreeMap::new(), Configured::PREFIX_BYTES);
+    let set = StrategySet::configured(Configured { algorithm, header: true, strategies, models, prefix_bytes })?;
+    Ok((Arc::clone(&set.default_strategy().router), Arc::clone(set.prefixes())))
 }
 
 #[cfg(test)]
