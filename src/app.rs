@@ -48,8 +48,9 @@ pub fn check_strategies(config: &Config) -> Vec<Complaint> {
 }
 
 fn configured(config: &Config) -> Configured<'_> {
-    let Routing { algorithm, header, strategies, models, .. } = &config.routing;
-    Configured { algorithm, header: *header, strategies, models, prefix_bytes: config.limits.prefix_index_bytes }
+    let Routing { algorithm, header, session_key_file, strategies, models, .. } = &config.routing;
+    let (session_key_file, prefix_bytes) = (session_key_file.as_deref(), config.limits.prefix_index_bytes);
+    Configured { algorithm, header: *header, session_key_file, strategies, models, prefix_bytes }
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.

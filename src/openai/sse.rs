@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_real_vllm_stream_gives_its_last_usage() {
         let end = scan([VLLM]);
-        assert_eq!(end.usage, Some(usage(2, 2, None)));
+        assert_eq!(end.usage, Some(usage(2, 2, Some(0))));
         assert_eq!((end.events, end.errors, end.finished), (8, 0, true));
     }
 

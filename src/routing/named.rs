@@ -1,6 +1,7 @@
 //! Building strategies: those that are registered, and those that the configuration names.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::{Complaint, PickerName, ScorerSpec, StrategySpec, hint};
@@ -16,7 +17,8 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// Strategies while they are being built.
 #[derive(Debug)]
-pub(super) struct Builder {
+pub(super) struct Builder<'a> {
+    session_key_file: Option<&'a Path>,
     pub(super) strategies: Vec<Known>,
     pub(super) by_name: HashMap<Box<str>, usize>,
     pub(super) complaints: Vec<Complaint>,
@@ -24,14 +26,15 @@ pub(super) struct Builder {
     pub(super) prefixes: Arc<Prefixes>,
 }
 
-impl Builder {
-    /// All registered strategies with their default parameters. What they know of prefixes takes at most
-    /// `prefix_bytes`.
-    pub(super) fn registered(prefix_bytes: usize) -> Self {
+impl<'a> Builder<'a> {
+    /// All registered strategies with their default parameters.
+    pub(super) fn registered(session_key_file: Option<&'a Path>, prefix_bytes: usize) -> Self {
+        let (strategies, by_name, complaints) = (Vec::new(), HashMap::new(), Vec::new());
         let prefixes = Arc::new(Prefixes::new(prefix_bytes));
-        let mut builder = Self { strategies: Vec::new(), by_name: HashMap::new(), complaints: Vec::new(), prefixes };
+        let defaults = Parameters::default().with_session_key_file(session_key_file).sharing(&prefixes);
+        let mut builder = Self { session_key_file, strategies, by_name, complaints, prefixes };
         for registration in STRATEGIES {
-            match (registration.build)(&Parameters::default().sharing(&builder.prefixes)) {
+            match (registration.build)(&defaults) {
                 Ok(built) => builder.push(registration.name, built, registration.aliases),
                 Err(error) => {
                     builder.complaints.push(Complaint::at([], format!("\"{}\": {error}", registration.name)));
@@ -76,7 +79,7 @@ fn registration(name: &str) -> Option<&'static Registration> {
 
 /// A named strategy while it is being built.
 struct Draft<'a> {
-    builder: &'a Builder,
+    builder: &'a Builder<'a>,
     name: &'a str,
     complaints: Vec<Complaint>,
 }
@@ -139,7 +142,9 @@ impl Draft<'_> {
                 Some(scored) => Built::Both(shared, scored),
             });
         }
-        let parameters = Parameters::new(parameters.clone()).sharing(&self.builder.prefixes);
+        let parameters = Parameters::new(parameters.clone())
+            .with_session_key_file(self.builder.session_key_file)
+            .sharing(&self.builder.prefixes);
         match (registration.build)(&parameters) {
             Ok(built) => Some(built),
             Err(error) => {

@@ -1,5 +1,6 @@
 //! How a strategy is listed, described and built.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -83,20 +84,32 @@ impl Built {
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// The parameters that the configuration gives a strategy, and what it shares with others.
+/// The parameters that the configuration gives a strategy, what it says for all of them, and what they share.
 #[derive(Debug, Clone, Default)]
 pub struct Parameters {
-    given: Map<String, Value>,
+    own: Map<String, Value>,
+    session_key_file: Option<PathBuf>,
     prefixes: Option<Arc<Prefixes>>,
 }
 
 impl Parameters {
     /// Parameters by name.
     pub fn new(given: Map<String, Value>) -> Self {
-        Self { given, prefixes: None }
+        Self { own: given, session_key_file: None, prefixes: None }
     }
 
-    /// The same for a strategy that shares `prefixes` with others.
+    /// With the file of the secret that session ids are signed with, unless a strategy has its own.
+    #[must_use]
+    pub fn with_session_key_file(self, path: Option<&Path>) -> Self {
+        Self { session_key_file: path.map(Path::to_owned), ..self }
+    }
+
+    /// The file of the secret that session ids are signed with.
+    pub fn session_key_file(&self) -> Option<&Path> {
+        self.session_key_file.as_deref()
+    }
+
+    /// For a strategy that shares `prefixes` with others.
     #[must_use]
     pub fn sharing(self, prefixes: &Arc<Prefixes>) -> Self {
         Self { prefixes: Some(Arc::clone(prefixes)), ..self }
@@ -112,7 +125,7 @@ impl Parameters {
     /// # Errors
     /// An unknown name or a wrong type, if the struct denies unknown fields.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
-        serde_json::from_value(Value::Object(self.given.clone())).map_err(|error| BuildError(error.to_string()))
+        serde_json::from_value(Value::Object(self.own.clone())).map_err(|error| BuildError(error.to_string()))
     }
 
     /// For a strategy without parameters.
@@ -120,7 +133,7 @@ impl Parameters {
     /// # Errors
     /// If any is given.
     pub fn none(&self) -> Result<(), BuildError> {
-        match self.given.keys().next() {
+        match self.own.keys().next() {
             Some(name) => Err(BuildError(format!("there is no parameter \"{name}\"; this strategy has none"))),
             None => Ok(()),
         }

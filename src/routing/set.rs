@@ -1,6 +1,7 @@
 //! The strategies of a process: registered ones, named ones, and combinations as requests ask for them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::{Complaint, EndpointId, GaugeSet, ModelProfiles, StrategySpec, hint};
@@ -43,6 +44,8 @@ pub struct Configured<'a> {
     pub algorithm: &'a str,
     /// Whether clients may name one.
     pub header: bool,
+    /// The file of the secret that session ids are signed with.
+    pub session_key_file: Option<&'a Path>,
     /// Named strategies.
     pub strategies: &'a BTreeMap<String, StrategySpec>,
     /// Config profiles by model.
@@ -51,9 +54,15 @@ pub struct Configured<'a> {
     pub prefix_bytes: usize,
 }
 
-impl Configured<'_> {
-    /// [`Configured::prefix_bytes`], where nobody says otherwise.
-    pub const PREFIX_BYTES: usize = INDEX_BYTES;
+impl<'a> Configured<'a> {
+    /// These, and nothing else that departs from the defaults.
+    pub fn of(
+        algorithm: &'a str,
+        strategies: &'a BTreeMap<String, StrategySpec>,
+        models: &'a BTreeMap<String, ModelProfiles>,
+    ) -> Self {
+        Self { algorithm, header: true, session_key_file: None, strategies, models, prefix_bytes: INDEX_BYTES }
+    }
 }
 
 /// The strategies of this process, built once, and which of them is the default.
@@ -124,9 +133,8 @@ impl StrategySet {
     /// # Errors
     /// If `default` is not known, or a strategy cannot be built from its defaults.
     pub fn build(default: &str) -> Result<Self, InvalidStrategies> {
-        let (strategies, models) = (&BTreeMap::new(), &BTreeMap::new());
-        let prefix_bytes = INDEX_BYTES;
-        Self::configured(Configured { algorithm: default, header: true, strategies, models, prefix_bytes })
+        let (strategies, models) = (BTreeMap::new(), BTreeMap::new());
+        Self::configured(Configured::of(default, &strategies, &models))
     }
 
     /// Builds what the configuration says.
@@ -134,9 +142,9 @@ impl StrategySet {
     /// # Errors
     /// Everything that is wrong with it, each with the path to its place.
     pub fn configured(configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
-        let mut builder = Builder::registered(configured.prefix_bytes);
+        let mut builder = Builder::registered(configured.session_key_file, configured.prefix_bytes);
         configured.strategies.iter().for_each(|(name, spec)| builder.add(name, spec));
-        let Builder { strategies, by_name, mut complaints, prefixes } = builder;
+        let Builder { strategies, by_name, mut complaints, prefixes, .. } = builder;
         let Some(first) = strategies.first().map(|known| known.strategy.clone()) else {
             return Err(InvalidStrategies(complaints));
         };

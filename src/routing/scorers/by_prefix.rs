@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::routing::prefix::{Look, Prefixes, Speed};
-use crate::routing::{Candidates, Expectation, Needs, Prefer, RequestView, Score, Scorer, Scores};
+use crate::routing::{Candidates, Expectation, Needs, Prefer, RequestView, Score, Scorer, Scores, Trace};
 use crate::state::Endpoint;
 
 /// A number by the prompt's prefix, which is looked up once for all candidates.
@@ -55,9 +55,9 @@ impl Scorer for ByPrefix {
         Score::of((self.number)(&self.prefixes.look(request, self.speed), endpoint))
     }
 
-    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Scores {
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _: &mut Trace) {
         let look = self.prefixes.look(request, self.speed);
-        candidates.iter().map(|endpoint| Score::of((self.number)(&look, endpoint))).collect()
+        scores.extend(candidates.iter().map(|endpoint| Score::of((self.number)(&look, endpoint))));
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {

@@ -25,16 +25,23 @@ impl Holding {
         if request.adapter_of.is_none() {
             return Self::Running;
         }
-        let adapter = &*request.asked.model;
-        let signals = &endpoint.live.signals;
-        if let Some(reading) = signals.fresh(request.now, request.stale_after) {
-            let most = reading.gauge(Gauge::MaxAdapters);
-            if let Some(holding) = signals.with_adapters(|told| Self::told(adapter, told, most)).flatten() {
-                return holding;
-            }
+        if let Some(holding) = Self::by_engine(request, endpoint) {
+            return holding;
         }
+        let adapter = &*request.asked.model;
         let is_configured = endpoint.spec.models.iter().any(|model| model.adapters.iter().any(|name| name == adapter));
         if is_configured { Self::Room } else { Self::Unknown }
+    }
+
+    /// Whether other adapters take all the room for `request`'s at `endpoint`, which only the engine can know.
+    pub fn is_shut_out(request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
+        request.adapter_of.is_some() && Self::by_engine(request, endpoint) == Some(Self::NoRoom)
+    }
+
+    fn by_engine(request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Self> {
+        let signals = &endpoint.live.signals;
+        let most = signals.fresh(request.now, request.stale_after)?.gauge(Gauge::MaxAdapters);
+        signals.with_adapters(|told| Self::told(&request.asked.model, told, most)).flatten()
     }
 
     /// What follows from the engine's word alone; `None` if it does not settle it.

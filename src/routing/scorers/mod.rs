@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView};
+use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView, ResponseHeaders, Trace};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
@@ -73,7 +73,7 @@ impl Score {
     }
 }
 
-/// One number for each candidate, in their order; up to 64 without allocation.
+/// Numbers, one for each candidate and in their order; up to 64 without allocation.
 pub type Scores = SmallVec<[Score; 64]>;
 
 /// Puts a number on a candidate, in a stated unit and direction.
@@ -92,6 +92,11 @@ pub trait Scorer: Send + Sync + Debug {
         GaugeSet::NONE
     }
 
+    /// The request headers that it reads, in lower case.
+    fn headers(&self) -> Vec<Box<str>> {
+        Vec::new()
+    }
+
     /// What it measures of answers.
     fn answers(&self) -> AnswerNeeds {
         AnswerNeeds::default()
@@ -104,19 +109,23 @@ pub trait Scorer: Send + Sync + Debug {
 
     /// All that it reads, of engines, answers and the request.
     fn needs(&self) -> Needs {
-        Needs { answers: self.answers(), ..Needs::gauges(self.gauges()) }
+        Needs { headers: self.headers(), answers: self.answers(), ..Needs::gauges(self.gauges()) }
     }
 
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
 
-    /// The numbers of all candidates; for a scorer that finds out something of the request first.
-    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Scores {
-        candidates.iter().map(|endpoint| self.score(request, endpoint)).collect()
+    /// The numbers of all candidates; for a scorer whose number depends on the others as well, or that finds out something
+    /// of the request first. What there is to say of them as a whole goes to `trace`.
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _trace: &mut Trace) {
+        scores.extend(candidates.iter().map(|endpoint| self.score(request, endpoint)));
     }
 
     /// A request was sent to an endpoint, by a choice that this number was a part of.
     fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
         None
     }
+
+    /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.
+    fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}
 }

@@ -162,7 +162,8 @@ mod tests {
         let (router, fleet) = (strategy(), fleet(8));
         let herd: Vec<_> = (0..6).map(|seed| turn(&router, &fleet, &asked(1, 100), seed, 0)).collect();
         assert!(herd.iter().all(|(at, _)| *at == herd[0].0));
-        let mut others: Vec<_> = (2..9).map(|prompt| turn(&router, &fleet, &asked(prompt, 100), prompt, 0).0).collect();
+        let sent: Vec<_> = (2..9).map(|prompt| turn(&router, &fleet, &asked(prompt, 100), prompt, 0)).collect();
+        let mut others: Vec<_> = sent.iter().map(|(at, _)| *at).collect();
         others.sort_unstable();
         others.dedup();
         assert_eq!(others.len(), 7, "each cold prompt waits least at somebody else's");

@@ -204,9 +204,9 @@ impl Scorer for Preble {
         Score::of(self.cost(&self.prefixes.look(request, self.speed), endpoint, request.now))
     }
 
-    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> Scores {
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _: &mut Trace) {
         let look = self.prefixes.look(request, self.speed);
-        candidates.iter().map(|endpoint| Score::of(self.cost(&look, endpoint, request.now))).collect()
+        scores.extend(candidates.iter().map(|endpoint| Score::of(self.cost(&look, endpoint, request.now))));
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {

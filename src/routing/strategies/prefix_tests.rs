@@ -62,7 +62,7 @@ impl Rig {
     fn choice(&self, asked: &Asked, millis: u64, seed: u64) -> usize {
         let request = Self::view(asked, millis, seed);
         match self.router.route(&request, Candidates::all(&self.fleet).unwrap(), &mut Trace::off()) {
-            Decision::Send(chosen) => chosen.id.slot as usize,
+            Decision::Send(chosen) => self.fleet.iter().position(|endpoint| endpoint.id == chosen.id).unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -111,6 +111,24 @@ fn a_conversation_stays_where_it_began_and_the_next_one_begins_elsewhere() {
                 let seed = turn * 10 + talk;
                 assert_eq!(rig.serve(&asked(talk, 20 + 2 * turn as u32), turn * 1000, seed), home, "{name}");
             }
+        }
+    }
+}
+
+#[test]
+fn two_models_with_fleets_of_their_own_do_not_wipe_each_other() {
+    for name in BY_PREFIX {
+        let mut rig = Rig::new(name, &json!({}), 6);
+        let mut others = rig.fleet.split_off(4);
+        let model = |rig: &mut Rig, others: &mut Vec<_>| std::mem::swap(&mut rig.fleet, others);
+        let first = rig.serve(&asked(1, 30), 0, 1);
+        model(&mut rig, &mut others);
+        let second = rig.serve(&asked(2, 30), 1, 2);
+        for turn in 1..10_u64 {
+            model(&mut rig, &mut others);
+            assert_eq!(rig.serve(&asked(1, 30 + turn as u32), turn * 1000, turn), first, "{name}");
+            model(&mut rig, &mut others);
+            assert_eq!(rig.serve(&asked(2, 30 + turn as u32), turn * 1000, turn), second, "{name}");
         }
     }
 }
