@@ -6,11 +6,13 @@ mod prefill;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use smallvec::SmallVec;
+
 use crate::domain::{EndpointId, Gauge, GaugeSet, Moment};
 use crate::index::{BLOCK_BYTES, Fill, Matches, PrefixIndex, Settings, Stats};
 use crate::state::{Endpoint, SlotTable};
 
-use super::{AnswerNeeds, Asked, Needs, RequestView};
+use super::{AnswerNeeds, Asked, Candidates, Needs, RequestView};
 
 pub use expectation::{Answering, Expectation};
 
@@ -98,7 +100,21 @@ impl Prefixes {
     /// Looks a request's prompt up, for all endpoints at once.
     pub(super) fn look<'a>(&'a self, request: &RequestView<'a>, speed: Speed) -> Look<'a> {
         let found = self.index.matches(&request.asked.prefix);
-        Look { prefixes: self, found, asked: request.asked, now: request.now, speed }
+        Look { prefixes: self, found, asked: request.asked, now: request.now, speed, usual_pace: None }
+    }
+
+    /// The same, to compare `candidates` with one another.
+    pub(super) fn compare<'a>(
+        &'a self,
+        request: &RequestView<'a>,
+        candidates: Candidates<'_>,
+        speed: Speed,
+    ) -> Look<'a> {
+        let look = self.look(request, speed);
+        let mut paces: SmallVec<[f64; 64]> = candidates.iter().map(|endpoint| look.pace(endpoint.id)).collect();
+        let middle = paces.len() / 2;
+        let (_, median, _) = paces.select_nth_unstable_by(middle, f64::total_cmp);
+        Look { usual_pace: Some(*median), ..look }
     }
 
     /// A request was sent to an endpoint, which will prefill its prompt and then hold it.
@@ -112,8 +128,7 @@ impl Prefixes {
         let start_pace = 1.0 / speed.start;
         let booked = self.prefill.get(id).map(|prefill| {
             if let Some(pace) = engine_pace(request, endpoint, speed) {
-                let tokens = f64::from(asked.work.prompt_tokens);
-                prefill.learn(tokens, tokens * pace, start_pace);
+                prefill.learn_pace(pace, start_pace);
             }
             prefill.book(missed, prefill.pace(start_pace), now)
         });
@@ -176,7 +191,13 @@ pub(super) struct Look<'a> {
     asked: &'a Asked,
     now: Moment,
     speed: Speed,
+    /// The median of those that are compared, in seconds a token.
+    usual_pace: Option<f64>,
 }
+
+/// Engines whose paces differ by less than this factor are taken for equal. What is learned of equal engines differs
+/// with the prompts that each of them had, and a strategy that believed it would send all new prompts to one.
+const SAME_PACE: f64 = 2.0;
 
 impl Look<'_> {
     /// Share of the prompt that an endpoint holds, 0 to 1.
@@ -199,8 +220,15 @@ impl Look<'_> {
 
     /// Seconds that an endpoint takes to prefill so many tokens.
     pub(super) fn seconds(&self, id: EndpointId, tokens: f64) -> f64 {
+        tokens * self.pace(id)
+    }
+
+    /// Seconds that an endpoint takes for a token.
+    fn pace(&self, id: EndpointId) -> f64 {
         let start = 1.0 / self.speed.start;
-        tokens * self.prefixes.prefill.get(id).map_or(start, |prefill| prefill.pace(start))
+        let own = self.prefixes.prefill.get(id).map_or(start, |prefill| prefill.pace(start));
+        let is_same = |usual: &f64| own < usual * SAME_PACE && *usual < own * SAME_PACE;
+        self.usual_pace.filter(is_same).unwrap_or(own)
     }
 
     /// Seconds to prefill what an endpoint does not hold of the prompt.

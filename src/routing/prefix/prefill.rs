@@ -97,10 +97,19 @@ impl Prefill {
         self.learn(booked.tokens, booked.sent.max(last).until(now).as_secs_f64(), start);
     }
 
-    /// Learns that so many tokens took so many seconds.
+    /// Learns from a reading of the engine's averages. Its times, its lengths and its hits are not always those of the
+    /// same requests, so one reading says little, however long the prompts are.
+    pub(super) fn learn_pace(&self, pace: f64, start: f64) {
+        self.learn(TELLING_TOKENS, TELLING_TOKENS * pace, start);
+    }
+
+    /// Learns that so many tokens took so many seconds. What is out of all proportion counts as twice or half of what
+    /// was known.
     pub(super) fn learn(&self, tokens: f64, seconds: f64, start: f64) {
         if tokens >= TELLING_TOKENS {
-            let pace = (self.pace(start) * MEMORY_TOKENS + seconds) / (MEMORY_TOKENS + tokens);
+            let known = self.pace(start);
+            let seconds = seconds.clamp(tokens * known / 2.0, tokens * known * 2.0);
+            let pace = (known * MEMORY_TOKENS + seconds) / (MEMORY_TOKENS + tokens);
             // Two who learn at once: one of them is not heard.
             self.pace.store(pace.clamp(PACES.0, PACES.1).to_bits(), Relaxed);
         }

@@ -56,7 +56,7 @@ impl Scorer for ByPrefix {
     }
 
     fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _: &mut Trace) {
-        let look = self.prefixes.look(request, self.speed);
+        let look = self.prefixes.compare(request, candidates, self.speed);
         scores.extend(candidates.iter().map(|endpoint| Score::of((self.number)(&look, endpoint))));
     }
 

@@ -22,7 +22,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Prompts that share beginnings: conversations, system prompts, documents asked about repeatedly.",
         formula: "Lowest seconds: prefill sent there and not yet done, plus `miss_cost` times the prefill of what the \
                   endpoint has not seen of this prompt, both at the endpoint's prefill rate, plus `request_cost` for \
-                  each open request. In combinations: the highest share of the prompt that the endpoint holds.",
+                  each open request, and `excess_cost` for each above `bound` times the mean. In combinations: the highest share of the prompt that the endpoint holds.",
         missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest. \
                   Without the engine's prefill times, `prefill_rate`. What an engine evicted by itself, or lost in a \
                   restart at the same address, is not noticed.",
@@ -39,8 +39,19 @@ pub(super) const REGISTRATION: Registration = Registration {
         },
         Parameter {
             name: "request_cost",
-            default: "0.01",
-            about: "Seconds that each request open at an endpoint delays a new one.",
+            default: "0.003",
+            about: "Seconds that each request open at an endpoint delays a new one. Too high a value trades hits of short \
+                    prompts for an even load.",
+        },
+        Parameter {
+            name: "bound",
+            default: "1.25",
+            about: "Times the mean of open requests above which an endpoint has more than its share.",
+        },
+        Parameter {
+            name: "excess_cost",
+            default: "0.1",
+            about: "Seconds that each request above that share costs in addition.",
         },
     ],
     build: |parameters| {
@@ -48,6 +59,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         at_least("prefill_rate", given.prefill_rate, 1.0)?;
         at_least("miss_cost", given.miss_cost, 0.0)?;
         at_least("request_cost", given.request_cost, 0.0)?;
+        at_least("bound", given.bound, 1.0)?;
+        at_least("excess_cost", given.excess_cost, 0.0)?;
         let strategy = PrefixCache::new(given, parameters.prefixes());
         let scorer = ByPrefix::matched(Arc::clone(&strategy.prefixes), strategy.speed);
         Ok(Built::Both(Arc::new(strategy), Scored::new(scorer)))
@@ -61,11 +74,20 @@ struct Settings {
     measure: bool,
     miss_cost: f64,
     request_cost: f64,
+    bound: f64,
+    excess_cost: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { prefill_rate: Speed::START, measure: false, miss_cost: 2.0, request_cost: 0.01 }
+        Self {
+            prefill_rate: Speed::START,
+            measure: false,
+            miss_cost: 2.0,
+            request_cost: 0.003,
+            bound: 1.25,
+            excess_cost: 0.1,
+        }
     }
 }
 
@@ -82,11 +104,19 @@ impl PrefixCache {
         Self { settings, speed, prefixes }
     }
 
+    /// Open requests above which an endpoint has more than its share.
+    fn fair(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> f64 {
+        let open = |endpoint: &Endpoint| endpoint.live.requests(request.now, request.stale_after).0;
+        let sum: f64 = candidates.iter().map(|endpoint| open(endpoint)).sum();
+        self.settings.bound * sum / candidates.len() as f64
+    }
+
     /// What it costs to send a prompt there, in seconds of wait.
-    fn seconds(&self, request: &RequestView<'_>, look: &Look<'_>, endpoint: &Endpoint) -> f64 {
+    fn seconds(&self, request: &RequestView<'_>, look: &Look<'_>, fair: f64, endpoint: &Endpoint) -> f64 {
+        let Settings { miss_cost, request_cost, excess_cost, .. } = self.settings;
         let (open, _) = endpoint.live.requests(request.now, request.stale_after);
-        let miss = look.miss(endpoint.id) * self.settings.miss_cost;
-        look.wait(endpoint.id) + miss + open * self.settings.request_cost
+        let excess = (open - fair).max(0.0);
+        look.wait(endpoint.id) + look.miss(endpoint.id) * miss_cost + open * request_cost + excess * excess_cost
     }
 }
 
@@ -96,8 +126,9 @@ impl Router for PrefixCache {
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
-        let look = self.prefixes.look(request, self.speed);
-        let seconds = |endpoint: &Endpoint| self.seconds(request, &look, endpoint);
+        let look = self.prefixes.compare(request, candidates, self.speed);
+        let fair = self.fair(request, candidates);
+        let seconds = |endpoint: &Endpoint| self.seconds(request, &look, fair, endpoint);
         let best = lowest(candidates.iter(), seconds, &mut request.rng()).unwrap_or_else(|| candidates.at(0));
         trace.note(|| format!("{}; {:.3} s", look.describe(best), seconds(best)));
         Decision::Send(Arc::clone(best))

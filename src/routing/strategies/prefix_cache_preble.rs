@@ -129,39 +129,32 @@ impl Preble {
         let best = lowest(holders, seconds, &mut request.rng())?;
         let least = candidates.iter().map(|endpoint| seconds(endpoint)).fold(f64::INFINITY, f64::min);
         let is_heavy = seconds(best) > least * self.settings.balance;
-        let is_late = || look.wait(best.id) > look.seconds(best.id, look.cached_tokens(best.id));
-        (!is_heavy || !is_late()).then_some(best)
+        (!is_heavy).then_some(best)
     }
 
-    /// Seconds of an endpoint's time that a request's answer takes: its share of the steps that it is in.
-    fn decode(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> f64 {
-        let (open, _) = endpoint.live.requests(request.now, request.stale_after);
-        let step = endpoint.live.signals.gauge(Gauge::ItlMean, request.now, request.stale_after);
-        let token = step.map_or(1.0 / self.settings.decode_rate, |step| step / open.max(1.0));
-        f64::from(request.asked.work.output_tokens) * token
+    /// Seconds of an endpoint's time that a request's answer takes. The same everywhere: an engine that is crowded
+    /// gives each token a smaller share of its time, and must not look cheap for it.
+    fn decode(&self, request: &RequestView<'_>) -> f64 {
+        f64::from(request.asked.work.output_tokens) / self.settings.decode_rate
     }
 
     fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Expectation {
         let expectation = self.prefixes.send(request, endpoint, self.speed);
         if let Some(Recent(window)) = self.recent.get(endpoint.id) {
-            let seconds = expectation.prefill_seconds() + self.decode(request, endpoint);
+            let seconds = expectation.prefill_seconds() + self.decode(request);
             window.add(request.now, [micros(seconds)]);
         }
         expectation
     }
 }
 
-fn needs(speed: Speed) -> Needs {
-    speed.needs().with(Needs::gauges(GaugeSet::of(&[Gauge::ItlMean])))
-}
-
 impl Router for Preble {
     fn needs(&self) -> Needs {
-        needs(self.speed)
+        self.speed.needs()
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
-        let look = self.prefixes.look(request, self.speed);
+        let look = self.prefixes.compare(request, candidates, self.speed);
         if let Some(best) = self.exploit(request, &look, candidates) {
             trace.note(|| format!("exploits: {}", look.describe(best)));
             return Decision::Send(Arc::clone(best));
@@ -197,7 +190,7 @@ impl Scorer for Preble {
     }
 
     fn needs(&self) -> Needs {
-        needs(self.speed)
+        self.speed.needs()
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
@@ -205,7 +198,7 @@ impl Scorer for Preble {
     }
 
     fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _: &mut Trace) {
-        let look = self.prefixes.look(request, self.speed);
+        let look = self.prefixes.compare(request, candidates, self.speed);
         scores.extend(candidates.iter().map(|endpoint| Score::of(self.cost(&look, endpoint, request.now))));
     }
 

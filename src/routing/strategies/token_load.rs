@@ -27,7 +27,8 @@ pub(super) const REGISTRATION: Registration = Registration {
                   documents. It holds to the cache until that endpoint is saturated.",
         formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \\
                   has `saturation` seconds more of prefill ahead than some other. Of these, lowest seconds: uncached \\
-                  tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate.",
+                  tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate, \
+                  plus `request_cost` for each open request.",
         missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \\
                   engine's prefill times, `prefill_rate`. Equal endpoints are drawn.",
         source: "llm-d's prefix-cache affinity with token load; its calibration run is replaced by learning.",
@@ -46,12 +47,18 @@ pub(super) const REGISTRATION: Registration = Registration {
             about: "Seconds of prefill that those which hold the prompt may have ahead more than the others; at 0 there \\
                     is no limit.",
         },
+        Parameter {
+            name: "request_cost",
+            default: "0.003",
+            about: "Seconds that each request open at an endpoint delays a new one.",
+        },
     ],
     build: |parameters| {
         let given: Settings = parameters.read()?;
         at_least("prefill_rate", given.prefill_rate, 1.0)?;
         at_least("affinity", given.affinity, 0.0)?;
         at_least("saturation", given.saturation, 0.0)?;
+        at_least("request_cost", given.request_cost, 0.0)?;
         let strategy = TokenLoad::new(given, parameters.prefixes());
         let scorer = ByPrefix::ahead(Arc::clone(&strategy.prefixes), strategy.speed);
         Ok(Built::Both(Arc::new(strategy), Scored::new(scorer)))
@@ -65,11 +72,13 @@ struct Settings {
     measure: bool,
     affinity: f64,
     saturation: f64,
+    /// Seconds.
+    request_cost: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { prefill_rate: Speed::START, measure: false, affinity: 0.8, saturation: 18.0 }
+        Self { prefill_rate: Speed::START, measure: false, affinity: 0.8, saturation: 18.0, request_cost: 0.003 }
     }
 }
 
@@ -123,8 +132,11 @@ impl Router for TokenLoad {
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
-        let look = self.prefixes.look(request, self.speed);
-        let seconds = |endpoint: &Endpoint| look.wait(endpoint.id) + look.miss(endpoint.id);
+        let look = self.prefixes.compare(request, candidates, self.speed);
+        let seconds = |endpoint: &Endpoint| {
+            let (open, _) = endpoint.live.requests(request.now, request.stale_after);
+            look.wait(endpoint.id) + look.miss(endpoint.id) + open * self.settings.request_cost
+        };
         let mut rng = request.rng();
         let best = match self.sticky(&look, candidates, trace) {
             None => lowest(candidates.iter(), seconds, &mut rng),
