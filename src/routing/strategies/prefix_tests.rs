@@ -139,8 +139,8 @@ fn what_is_sent_by_one_strategy_is_found_by_another() {
     let fleet = fleet(8);
     let prompt = asked(1, 100);
     let request = RequestView { asked: &prompt, ..view(1) };
-    let sent = set.default_strategy().router.on_sent(&request, &fleet[3]);
-    assert!(sent.is_some());
+    let expectation = set.default_strategy().router.on_sent(&request, &fleet[3]);
+    assert!(expectation.is_some());
     let request = RequestView { now: request.now + Duration::from_secs(1), ..request };
     for text in ["prefix-cache", "prefix-cache-preble", "prefix-cache:2,least-request:1", "prefix-cache-preble:1"] {
         let router = set.resolve(text).unwrap().router;
@@ -166,8 +166,8 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
             other => panic!("{other:?}"),
         }
     };
-    let sent = set.resolve("least-request:1,prefix-cache:2").unwrap().router.on_sent(&request, &fleet[2]);
-    drop(sent.unwrap().come_true(fleet[2].id, request.now));
+    let combination = set.resolve("least-request:1,prefix-cache:2").unwrap();
+    drop(combination.router.on_sent(&request, &fleet[2]).unwrap().come_true(fleet[2].id, request.now));
     let busy = crate::state::Ticket::open(Arc::clone(&fleet[2]), Work::default(), &crate::domain::Clock::start());
     for seed in 0..20 {
         assert_eq!(chosen("prefix-cache:2,least-request:1", seed), 2);
