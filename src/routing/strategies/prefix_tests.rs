@@ -54,7 +54,7 @@ impl Rig {
         Self { router, prefixes, fleet: fleet(size) }
     }
 
-    fn view<'a>(asked: &'a Asked, millis: u64, seed: u64) -> RequestView<'a> {
+    fn view(asked: &Asked, millis: u64, seed: u64) -> RequestView<'_> {
         RequestView { asked, now: at(millis), ..view(seed) }
     }
 
@@ -196,7 +196,9 @@ fn token_load_holds_to_the_cache_until_that_endpoint_is_saturated() {
 #[test]
 fn token_load_shares_out_a_prefix_among_those_that_hold_it() {
     let rig = Rig::new("token-load", &json!({}), 4);
-    [1, 3].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(1, 100), 0)));
+    for to in [1, 3] {
+        drop(rig.serve_at(to, &asked(1, 100), 0));
+    }
     let mut counts = [0; 4];
     (0..40).for_each(|n| counts[rig.serve(&branch(1, 100, n + 10, 10), 20_000, n)] += 1);
     assert_eq!(counts, [0, 20, 0, 20]);
@@ -231,7 +233,9 @@ fn an_engine_that_is_slow_by_its_own_word_gets_less() {
         // What it takes to learn.
         let mut millis = 0;
         for n in 0..40 {
-            [0, 1].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(n, 60), 0)));
+            for to in [0, 1] {
+                drop(rig.serve_at(to, &asked(n, 60), 0));
+            }
         }
         let mut counts = [0; 2];
         for n in 0..110 {
@@ -278,7 +282,9 @@ fn preble_exploits_what_is_mostly_cached_and_explores_what_is_not() {
     let rig = Rig::new("prefix-cache-preble", &json!({}), 4);
     drop(rig.serve_at(2, &asked(1, 100), 0));
     drop(rig.serve_at(3, &asked(1, 60), 0));
-    [2, 3].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(10 + to as u64, 20), 0)));
+    for to in [2, 3] {
+        drop(rig.serve_at(to, &asked(10 + to as u64, 20), 0));
+    }
     assert_eq!(rig.choice(&branch(1, 100, 5, 90), 1000, 1), 2, "more is cached than not");
     let explored = rig.choice(&branch(1, 100, 6, 110), 1000, 1);
     assert!(explored < 2, "those without work cost the fleet least");
