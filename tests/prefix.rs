@@ -1,5 +1,5 @@
 //! How much of prompts engines find in their caches, by strategy, through a real Envoy.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod common_life;
 
@@ -13,7 +13,8 @@ const STRATEGIES: [&str; 6] =
 
 /// A text of some thousand bytes that no other label has the beginning of.
 fn text(label: &str, sentences: usize) -> String {
-    (0..sentences).map(|n| format!("{label}: sentence {n} says what the one before did not. ")).collect()
+    let sentence = |n| format!("{label}: sentence {n} says what the one before did not.");
+    (0..sentences).map(sentence).collect::<Vec<_>>().join(" ")
 }
 
 fn message(role: &str, content: &str) -> Value {

@@ -1,9 +1,10 @@
 //! Who holds each block. Sharded by hash; a shard is locked for the time of one lookup.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use super::account::Account;
 use super::endpoint_set::EndpointSet;
+use super::sync::RwLock;
 use super::table::Table;
 
 const SHARDS: usize = 256;

@@ -30,6 +30,9 @@ mod ledger;
 mod matches;
 mod prefix_index;
 mod runs;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+mod sync;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The index as others see it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::domain::{EndpointId, Moment};
@@ -11,6 +10,8 @@ use super::blocks::Blocks;
 use super::chain::Chain;
 use super::ledger::{Ledger, Place, Use};
 use super::matches::Matches;
+use super::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::sync::{Mutex, MutexGuard};
 
 /// Bounds of an index.
 #[derive(Debug, Clone)]

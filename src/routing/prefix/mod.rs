@@ -19,7 +19,7 @@ pub use expectation::{Answering, Expectation};
 use prefill::{PACE_GAUGES, Prefill};
 
 /// Most bytes of an index, unless configured otherwise.
-pub const INDEX_BYTES: usize = 256 << 20;
+pub(super) const INDEX_BYTES: usize = 256 << 20;
 
 /// Who holds which prefixes, and what each endpoint has yet to prefill. One for all strategies of a process: what one
 /// of them sends somewhere, the others find there.
@@ -86,7 +86,9 @@ impl Prefixes {
     /// Drops what is old, and what engines that began anew no longer hold. For a cold thread, every second or so.
     pub fn upkeep(&self, endpoints: &[Arc<Endpoint>], now: Moment) {
         self.index.upkeep(now);
-        endpoints.iter().for_each(|endpoint| self.note_restart(endpoint));
+        for endpoint in endpoints {
+            self.note_restart(endpoint);
+        }
     }
 
     /// An engine that began anew has an empty cache.

@@ -24,8 +24,8 @@ pub(super) const REGISTRATION: Registration = Registration {
                   endpoint has not seen of this prompt, both at the endpoint's prefill rate, plus `request_cost` for \
                   each open request, and `excess_cost` for each above `bound` times the mean. In combinations: the highest share of the prompt that the endpoint holds.",
         missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest. \
-                  Without the engine's prefill times, `prefill_rate`. What an engine evicted by itself, or lost in a \
-                  restart at the same address, is not noticed.",
+                  Without the engine's prefill times, `prefill_rate`. What an engine evicted by itself is not \
+                  noticed; a restart is, where its metrics are read.",
         source: "AIBrix's prefix-cache, with match and load on one scale as in Mooncake's conductor.",
     },
     parameters: &[

@@ -54,7 +54,7 @@ impl Rig {
         Self { router, prefixes, fleet: fleet(size) }
     }
 
-    fn view<'a>(asked: &'a Asked, millis: u64, seed: u64) -> RequestView<'a> {
+    fn view(asked: &Asked, millis: u64, seed: u64) -> RequestView<'_> {
         RequestView { asked, now: at(millis), ..view(seed) }
     }
 
@@ -139,8 +139,8 @@ fn what_is_sent_by_one_strategy_is_found_by_another() {
     let fleet = fleet(8);
     let prompt = asked(1, 100);
     let request = RequestView { asked: &prompt, ..view(1) };
-    let sent = set.default_strategy().router.on_sent(&request, &fleet[3]);
-    assert!(sent.is_some());
+    let expectation = set.default_strategy().router.on_sent(&request, &fleet[3]);
+    assert!(expectation.is_some());
     let request = RequestView { now: request.now + Duration::from_secs(1), ..request };
     for text in ["prefix-cache", "prefix-cache-preble", "prefix-cache:2,least-request:1", "prefix-cache-preble:1"] {
         let router = set.resolve(text).unwrap().router;
@@ -166,8 +166,8 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
             other => panic!("{other:?}"),
         }
     };
-    let sent = set.resolve("least-request:1,prefix-cache:2").unwrap().router.on_sent(&request, &fleet[2]);
-    drop(sent.unwrap().come_true(fleet[2].id, request.now));
+    let combination = set.resolve("least-request:1,prefix-cache:2").unwrap();
+    drop(combination.router.on_sent(&request, &fleet[2]).unwrap().come_true(fleet[2].id, request.now));
     let busy = crate::state::Ticket::open(Arc::clone(&fleet[2]), Work::default(), &crate::domain::Clock::start());
     for seed in 0..20 {
         assert_eq!(chosen("prefix-cache:2,least-request:1", seed), 2);
@@ -196,7 +196,9 @@ fn token_load_holds_to_the_cache_until_that_endpoint_is_saturated() {
 #[test]
 fn token_load_shares_out_a_prefix_among_those_that_hold_it() {
     let rig = Rig::new("token-load", &json!({}), 4);
-    [1, 3].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(1, 100), 0)));
+    for to in [1, 3] {
+        drop(rig.serve_at(to, &asked(1, 100), 0));
+    }
     let mut counts = [0; 4];
     (0..40).for_each(|n| counts[rig.serve(&branch(1, 100, n + 10, 10), 20_000, n)] += 1);
     assert_eq!(counts, [0, 20, 0, 20]);
@@ -231,7 +233,9 @@ fn an_engine_that_is_slow_by_its_own_word_gets_less() {
         // What it takes to learn.
         let mut millis = 0;
         for n in 0..40 {
-            [0, 1].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(n, 60), 0)));
+            for to in [0, 1] {
+                drop(rig.serve_at(to, &asked(n, 60), 0));
+            }
         }
         let mut counts = [0; 2];
         for n in 0..110 {
@@ -278,7 +282,9 @@ fn preble_exploits_what_is_mostly_cached_and_explores_what_is_not() {
     let rig = Rig::new("prefix-cache-preble", &json!({}), 4);
     drop(rig.serve_at(2, &asked(1, 100), 0));
     drop(rig.serve_at(3, &asked(1, 60), 0));
-    [2, 3].into_iter().for_each(|to| drop(rig.serve_at(to, &asked(10 + to as u64, 20), 0)));
+    for to in [2, 3] {
+        drop(rig.serve_at(to, &asked(10 + to as u64, 20), 0));
+    }
     assert_eq!(rig.choice(&branch(1, 100, 5, 90), 1000, 1), 2, "more is cached than not");
     let explored = rig.choice(&branch(1, 100, 6, 110), 1000, 1);
     assert!(explored < 2, "those without work cost the fleet least");
