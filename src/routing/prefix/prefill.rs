@@ -13,6 +13,8 @@ use super::micros;
 const MEMORY_TOKENS: f64 = 16_384.0;
 /// Shorter prompts say more about the cost of a request than about that of its tokens.
 const TELLING_TOKENS: f64 = 512.0;
+/// Longer ones say no more than one of this length.
+const TELLING_TOKENS_MAX: f64 = 2048.0;
 /// Bounds of what is believed of an engine, in seconds a token.
 const PACES: (f64, f64) = (1e-7, 1.0);
 
@@ -107,9 +109,11 @@ impl Prefill {
     /// was known.
     pub(super) fn learn(&self, tokens: f64, seconds: f64, start: f64) {
         if tokens >= TELLING_TOKENS {
-            let known = self.pace(start);
-            let seconds = seconds.clamp(tokens * known / 2.0, tokens * known * 2.0);
-            let pace = (known * MEMORY_TOKENS + seconds) / (MEMORY_TOKENS + tokens);
+            let (known, seconds) = (self.pace(start), seconds / tokens);
+            // A prompt may have waited for other things than prefill, the longer ones longest.
+            let tokens = tokens.min(TELLING_TOKENS_MAX);
+            let found = seconds.clamp(known / 2.0, known * 2.0);
+            let pace = (known * MEMORY_TOKENS + found * tokens) / (MEMORY_TOKENS + tokens);
             // Two who learn at once: one of them is not heard.
             self.pace.store(pace.clamp(PACES.0, PACES.1).to_bits(), Relaxed);
         }

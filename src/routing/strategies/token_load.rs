@@ -23,13 +23,13 @@ pub(super) const REGISTRATION: Registration = Registration {
     aliases: &[],
     summary: "of the endpoints that hold the prompt's prefix, the one with the fewest uncached tokens ahead of it",
     about: About {
-        purpose: "Long prompts that share beginnings, where prefill is what engines spend their time on: agents, code, \\
+        purpose: "Long prompts that share beginnings, where prefill is what engines spend their time on: agents, code, \
                   documents. It holds to the cache until that endpoint is saturated.",
-        formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \\
-                  has `saturation` seconds more of prefill ahead than some other. Of these, lowest seconds: uncached \\
+        formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \
+                  has `saturation` seconds more of prefill ahead than some other. Of these, lowest seconds: uncached \
                   tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate, \
                   plus `request_cost` for each open request.",
-        missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \\
+        missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \
                   engine's prefill times, `prefill_rate`. Equal endpoints are drawn.",
         source: "llm-d's prefix-cache affinity with token load; its calibration run is replaced by learning.",
     },
@@ -44,7 +44,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         Parameter {
             name: "saturation",
             default: "18",
-            about: "Seconds of prefill that those which hold the prompt may have ahead more than the others; at 0 there \\
+            about: "Seconds of prefill that those which hold the prompt may have ahead more than the others; at 0 there \
                     is no limit.",
         },
         Parameter {
