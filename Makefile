@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
 COMPARE_FLAGS ?=
 
-.PHONY: help demo build test test-llama test-vllm check bench bench-scrape compare fuzz envoy clean
+.PHONY: help demo build test test-llama test-shuttle test-vllm check bench bench-scrape compare fuzz envoy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -58,6 +58,9 @@ test-llama: envoy ## a real llama.cpp server behind Fairlead and Envoy (builds i
 	@tools/fetch-llama.sh
 	@ENVOY=$(ENVOY_BIN) FAIRLEAD_LLAMA_SERVER=$(CURDIR)/.llama/llama-server FAIRLEAD_LLAMA_MODEL=$(CURDIR)/.llama/model.gguf \
 	  $(REAL) real_llama -- --ignored --nocapture
+
+test-shuttle: ## the prefix index in thousands of orders of its threads
+	@RUSTFLAGS='--cfg shuttle' $(CARGO) test --package fairlead --lib --target-dir $(or $(CARGO_TARGET_DIR),target)/shuttle -- shuttle_
 
 test-vllm: envoy ## a real vLLM on the CPU behind Fairlead and Envoy (installs it once: 6.5 GB)
 	@tools/fetch-vllm.sh

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use fairlead::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, ModelSpec, Moment, Work};
+use fairlead::index::Chain;
 use fairlead::routing::{Asked, Parameters, RequestView, Router, STRATEGIES, Trace, decide};
 use fairlead::state::{Adapters, Endpoint, Ticket};
 
@@ -85,9 +86,31 @@ fn asked() -> Asked {
     asked
 }
 
+/// A prompt of 10,000 tokens, of which every endpoint has the beginning and some have more, for a strategy that goes by
+/// it.
+fn asked_of(router: &dyn Router, fleet: &Fleet) -> Asked {
+    let mut asked = asked();
+    if router.needs().prefix {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let hashes: Vec<_> = (0..160).map(|_| rng.u64(1..)).collect();
+        asked.work.prompt_tokens = 10_240;
+        for (at, endpoint) in fleet.endpoints.iter().enumerate() {
+            let held = if at % 10 == 0 { rng.usize(16..160) } else { 16 };
+            asked.prefix = Chain::of_hashes(hashes.get(..held).unwrap());
+            let expectation = router.on_sent(&view(&asked, 1), endpoint);
+            drop(expectation.map(|expectation| expectation.come_true(endpoint.id, NOW)));
+        }
+        asked.prefix = Chain::of_hashes(&hashes);
+    }
+    asked
+}
+
+fn view(asked: &Asked, seed: u64) -> RequestView<'_> {
+    RequestView { asked, adapter_of: Some("m"), now: NOW, seed, stale_after: Duration::from_secs(5) }
+}
+
 fn decision(router: &dyn Router, asked: &Asked, fleet: &Fleet, seed: u64) {
-    let request = RequestView { asked, adapter_of: Some("m"), now: NOW, seed, stale_after: Duration::from_secs(5) };
-    black_box(decide(router, &request, &fleet.endpoints, 1, &mut Trace::off()).unwrap().unwrap());
+    black_box(decide(router, &view(asked, seed), &fleet.endpoints, 1, &mut Trace::off()).unwrap().unwrap());
 }
 
 fn router(name: &str) -> Arc<dyn Router> {
@@ -97,7 +120,8 @@ fn router(name: &str) -> Arc<dyn Router> {
 
 #[divan::bench(args = STRATEGIES.iter().map(|registration| registration.name), consts = SIZES)]
 fn one<const SIZE: u32>(bencher: Bencher<'_, '_>, name: &str) {
-    let (router, asked, fleet) = (router(name), asked(), fleet(SIZE));
+    let (router, fleet) = (router(name), fleet(SIZE));
+    let asked = asked_of(&*router, &fleet);
     let mut seed = 0;
     bencher.bench_local(|| {
         seed += 1;
@@ -106,13 +130,13 @@ fn one<const SIZE: u32>(bencher: Bencher<'_, '_>, name: &str) {
 }
 
 fn table() {
-    let asked = asked();
     let mut out = stdout().lock();
     writeln!(out, "| strategy | 64: p50 µs | p99 µs | 1,000: p50 µs | p99 µs |\n|---|---|---|---|---|").unwrap();
     for registration in STRATEGIES {
         write!(out, "| `{}` |", registration.name).unwrap();
         for size in SIZES {
             let (router, fleet) = (router(registration.name), fleet(size));
+            let asked = asked_of(&*router, &fleet);
             let measure = |seed| {
                 let begin = Instant::now();
                 decision(&*router, &asked, &fleet, seed);

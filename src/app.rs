@@ -20,6 +20,7 @@ use crate::discovery::{self, SourceStatus};
 use crate::domain::{Clock, Complaint, EndpointSpec};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
+use crate::index::Stats;
 use crate::routing::{Configured, StrategySet, describe};
 use crate::scrape::{self, Freshness, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
@@ -34,6 +35,8 @@ const KNOWN_POLL: Duration = Duration::from_millis(2);
 const LAST_WAIT: Duration = Duration::from_secs(3);
 /// How often gRPC health is brought in step with readiness.
 const HEALTH_PACE: Duration = Duration::from_millis(50);
+/// How often what is known of prefixes is put in order.
+const UPKEEP_PACE: Duration = Duration::from_secs(1);
 /// Endpoints written in the configuration.
 const STATIC: SourceId = SourceId(0);
 /// Endpoints of the watched file.
@@ -41,12 +44,13 @@ const FILE: SourceId = SourceId(1);
 
 /// What is wrong with the strategies and profiles of a configuration.
 pub fn check_strategies(config: &Config) -> Vec<Complaint> {
-    StrategySet::configured(configured(&config.routing)).err().map(|invalid| invalid.0).unwrap_or_default()
+    StrategySet::configured(configured(config)).err().map(|invalid| invalid.0).unwrap_or_default()
 }
 
-fn configured(routing: &Routing) -> Configured<'_> {
-    let Routing { algorithm, header, session_key_file, strategies, models, .. } = routing;
-    Configured { algorithm, header: *header, session_key_file: session_key_file.as_deref(), strategies, models }
+fn configured(config: &Config) -> Configured<'_> {
+    let Routing { algorithm, header, session_key_file, strategies, models, .. } = &config.routing;
+    let (session_key_file, prefix_bytes) = (session_key_file.as_deref(), config.limits.prefix_index_bytes);
+    Configured { algorithm, header: *header, session_key_file, strategies, models, prefix_bytes }
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.
@@ -85,7 +89,7 @@ impl Cold {
     fn new(config: Arc<Config>) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let (reader, clock) = (registry.reader(), Clock::start());
-        let strategies = Arc::new(StrategySet::configured(configured(&config.routing))?);
+        let strategies = Arc::new(StrategySet::configured(configured(&config))?);
         let metrics = Metrics::new(&strategies.names().iter().map(|name| &**name).collect::<Vec<_>>());
         metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone(), config.metrics.per_endpoint);
         let combined = Arc::clone(&strategies);
@@ -117,6 +121,7 @@ impl Cold {
     async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
         let sources = self.start_discovery().await;
         self.start_scraping();
+        self.start_upkeep();
         self.start_admin().await?;
         tokio::select! {
             () = self.endpoints_known(&sources) => {}
@@ -228,6 +233,28 @@ impl Cold {
         let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
         let demand = Arc::clone(self.core.strategies.demand());
         self.keep("scraping", scrape::run(reader, demand, config, self.clock.clone(), status, self.cancel.clone()));
+    }
+
+    /// Keeps what is known of prefixes in order, and shows it.
+    fn start_upkeep(&self) {
+        let prefixes = Arc::clone(self.core.strategies.prefixes());
+        let watch = |family, labels, read: fn(Stats) -> f64| {
+            let prefixes = Arc::clone(&prefixes);
+            self.metrics.watch(family, labels, move || read(prefixes.stats()));
+        };
+        watch(families::PREFIX_INDEX_BYTES, &[], |stats| stats.bytes as f64);
+        watch(families::PREFIX_INDEX_BLOCKS, &[], |stats| stats.blocks as f64);
+        watch(families::PREFIX_INDEX_HELD, &[], |stats| stats.held as f64);
+        let dropped = families::PREFIX_INDEX_DROPPED;
+        watch(dropped, &[("reason", "full")], |stats| stats.evicted_full as f64);
+        watch(dropped, &[("reason", "memory")], |stats| stats.evicted_memory as f64);
+        watch(dropped, &[("reason", "expired")], |stats| stats.expired as f64);
+        let (reader, clock, cancel) = (self.reader.clone(), self.clock.clone(), self.cancel.clone());
+        self.keep("prefix upkeep", async move {
+            while cancel.run_until_cancelled(tokio::time::sleep(UPKEEP_PACE)).await.is_some() {
+                prefixes.upkeep(reader.load().endpoints(), clock.now());
+            }
+        });
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("scrape", &["config", "domain", "state", "telemetry"]),
     ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
     // What production routes by, on virtual time.
-    ("simulate", &["config", "domain", "routing", "state"]),
+    ("simulate", &["config", "domain", "index", "routing", "state"]),
     ("cli", &["config", "simulate"]),
 ];
 

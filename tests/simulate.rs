@@ -206,3 +206,30 @@ fn what_does_not_exist_is_said_with_what_does() {
     let error = simulate::sweep(&options("--strategy fastest")).unwrap_err().to_string();
     assert!(error.contains("fastest") && error.contains("random"), "{error}");
 }
+
+#[test]
+fn prompts_that_share_beginnings_are_found_again_without_a_session() {
+    let all = by_strategy(
+        "--workload shared-prefix-chat --load 0.8 --requests 4000 --engines qwen3-32b-2xh100:8 --strategy \
+         least-request,prefix-cache",
+    );
+    let (least, prefix) = (&all["least-request"], &all["prefix-cache"]);
+    assert!(prefix.hit_rate > 0.85 && prefix.hit_rate > 2.0 * least.hit_rate, "{all:#?}");
+    assert!(prefix.ttft_ms.p90 < 0.5 * least.ttft_ms.p90 && prefix.regret < least.regret, "{all:#?}");
+}
+
+#[test]
+fn an_engine_that_lost_its_cache_is_used_again() {
+    let line = "--workload conversation --load 0.6 --requests 6000 --strategy prefix-cache --engines llama-3-8b-a100:4";
+    let (lost, calm) = (one(&format!("{line} --fault 1:down@40+10")), one(line));
+    assert_eq!(lost.answered + lost.failed, 6000);
+    assert!(lost.failed > 0 && lost.hit_rate > calm.hit_rate - 0.1, "{lost:?}");
+}
+
+#[test]
+fn an_engine_that_slows_down_for_a_while_is_given_less() {
+    let line = "--workload small --load 0.7 --requests 8000 --strategy least-request,round-robin --no-oracle --engines \
+                llama-3-8b-a100:4 --fault 1:slow*0.3@5+20";
+    let all = by_strategy(line);
+    assert!(all["least-request"].ttft_ms.p99 < all["round-robin"].ttft_ms.p99, "{all:#?}");
+}

@@ -180,6 +180,8 @@ pub struct Limits {
     /// How long a request body may take to arrive where we hold it (duplex mode); above it 408.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    /// What is known of the prefixes that engines have cached, in bytes; above it the least recently used is forgotten.
+    pub prefix_index_bytes: usize,
     /// gRPC streams on one connection; Envoy opens another connection above it.
     pub streams_per_connection_max: u32,
 }
@@ -382,6 +384,7 @@ impl Default for Limits {
         Self {
             body_bytes_max: 16 << 20,
             body_budget_bytes: 512 << 20,
+            prefix_index_bytes: 256 << 20,
             body_timeout: Duration::from_mins(1),
             streams_per_connection_max: 1024,
         }

@@ -188,6 +188,11 @@ pub const SETTINGS: &[Setting] = &[
         "Request bodies held at once, in bytes over all requests; above it 503.",
     ),
     set(
+        "limits.prefix_index_bytes",
+        Form::Bytes,
+        "What is known of the prefixes that engines have cached, in bytes; above it the least recently used is forgotten.",
+    ),
+    set(
         "limits.body_timeout",
         Form::Duration,
         "How long a request body may take to arrive where we hold it (duplex mode); above it 408.",

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::ObserveAnswers;
+use crate::openai::Usage;
 use crate::routing::{Choice, ResponseHeaders};
 use crate::state::Endpoint;
 
@@ -52,8 +53,11 @@ impl Exchange {
         let headers = self.client_headers(&served, &booking.choice);
         let is_answered = (200..300).contains(&report.status);
         // Without an answer it is dropped, and so withdrawn.
-        if let Some(expectation) = booking.expectation.take().filter(|_| is_answered) {
-            expectation.come_true(served.id, now);
+        let expectation = booking.expectation.take().filter(|_| is_answered);
+        booking.answering = expectation.map(|expectation| expectation.come_true(served.id, now));
+        // Whole answers begin when they are complete; streams may begin before anything was looked at.
+        if let Some(answering) = booking.answering.as_mut().filter(|_| !self.asked.streams) {
+            answering.complete(now);
         }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));
@@ -157,6 +161,9 @@ impl Exchange {
             if let Some(ticket) = &mut booking.ticket {
                 ticket.first_token();
             }
+            if let Some(answering) = &mut booking.answering {
+                answering.first_token(now);
+            }
         }
     }
 
@@ -173,19 +180,38 @@ impl Exchange {
     /// they were expected.
     fn book_tokens(&mut self) {
         let Some(observed) = self.observed.take() else { return };
+        let answering = self.booking.as_mut().and_then(|booking| booking.answering.take());
+        let now = self.core.clock.now();
+        let cached = answering.map(|mut answering| {
+            answering.complete(now);
+            answering.cached_tokens()
+        });
         if !observed.is_answered || self.steering != Steering::Real {
             return;
         }
         let sent = self.asked.work;
         let (prompt_sent, expected) = (u64::from(sent.prompt_tokens), u64::from(sent.output_tokens));
         let learned = observed.watch.filter(|_| observed.is_shown).map(Watch::finish);
+        if let Some(usage) = learned.and_then(|learned| learned.usage) {
+            self.learn_from(usage, cached);
+        }
         let (prompt, output) = match learned.map(|learned| (learned.usage, learned.outputs)) {
             Some((Some(usage), _)) => (usage.prompt_tokens, usage.completion_tokens),
             Some((None, outputs)) if outputs > 0 => (prompt_sent, outputs),
             _ => (prompt_sent, expected),
         };
         let more = prompt.saturating_sub(prompt_sent);
-        observed.served.live.measured.tokens(more, output, self.core.clock.now());
+        observed.served.live.measured.tokens(more, output, now);
+    }
+
+    /// Holds what we expected of a prompt against what the engine counted.
+    fn learn_from(&self, usage: Usage, expected: Option<u64>) {
+        let snapshot = self.core.reader.load();
+        let base = self.view(&snapshot).adapter_of.unwrap_or(&self.asked.model);
+        self.core.token_sizes.learn(base, u64::from(self.asked.prompt_bytes), usage.prompt_tokens);
+        if let (Some(expected), Some(reported)) = (expected, usage.cached_tokens) {
+            self.core.metrics.prefix_reported(usage.prompt_tokens, expected.min(usage.prompt_tokens), reported);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::state::{Cooldown, Reader};
 use crate::telemetry::{Events, Metrics};
 
 use super::DecisionRing;
+use super::token_sizes::TokenSizes;
 
 /// The part of the configuration that an exchange goes by.
 #[derive(Debug, Clone)]
@@ -73,6 +74,8 @@ pub struct Core {
     pub kept_headers: Box<[Box<str>]>,
     /// Decisions that were kept, to be looked at.
     pub decisions: DecisionRing,
+    /// Bytes per token of the models' prompts.
+    pub token_sizes: TokenSizes,
     seeds: AtomicU64,
     holds: HoldWatch,
 }
@@ -92,7 +95,21 @@ impl Core {
         let kept_headers = strategies.needs().headers.into();
         let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
         let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
-        Self { reader, strategies, metrics, events, policy, budget, clock, kept_headers, decisions, seeds, holds }
+        let token_sizes = TokenSizes::default();
+        Self {
+            reader,
+            strategies,
+            metrics,
+            events,
+            policy,
+            budget,
+            clock,
+            kept_headers,
+            decisions,
+            token_sizes,
+            seeds,
+            holds,
+        }
     }
 
     /// The next request's seed (`SplitMix64`).

@@ -133,7 +133,7 @@ impl Exchange {
         let snapshot = self.core.reader.load();
         let expectation =
             ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(&snapshot), plan.first()));
-        self.booking = Some(Booking { plan, choice, sent, ticket, expectation });
+        self.booking = Some(Booking { plan, choice, sent, ticket, expectation, answering: None });
         Step::Send
     }
 

@@ -8,7 +8,7 @@ use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
 use crate::index::{Chain, Chainer, Root};
 use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
-use crate::routing::{Asked, Choice, Expectation, KeptHeaders, Plan};
+use crate::routing::{Answering, Asked, Choice, Expectation, KeptHeaders, Plan};
 use crate::state::Ticket;
 
 use super::answer::Observed;
@@ -16,8 +16,6 @@ use super::body::Body;
 use super::choosing;
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step};
 
-/// Bytes of JSON that make a token, roughly: English text has 4.
-const BYTES_PER_TOKEN: usize = 4;
 /// Blocks of a prompt that are looked at: its first mebibyte.
 const PREFIX_BLOCKS_MAX: usize = 4096;
 /// Answers to one request that count at most: engines refuse more, and nobody is to seem full until they do.
@@ -47,6 +45,8 @@ pub(super) struct Booking {
     pub(super) ticket: Option<Ticket>,
     /// What its strategy expects of it.
     pub(super) expectation: Option<Expectation>,
+    /// What became of that, once an engine answers.
+    pub(super) answering: Option<Answering>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
@@ -240,10 +240,14 @@ impl Exchange {
         let own = |text: &Option<Cow<'_, str>>| text.as_deref().filter(is_short).map(Into::into);
         let expected = self.core.policy.expected_output_tokens;
         let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
+        let bytes = head.prompt_bytes();
+        #[expect(clippy::cast_sign_loss, reason = "a quotient of positive numbers")]
+        let prompt_tokens = (bytes as f64 / self.bytes_per_token(model)) as u32;
         self.asked = Asked {
             model: model.into(),
+            prompt_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             work: Work {
-                prompt_tokens: u32::try_from(head.prompt_bytes() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+                prompt_tokens,
                 output_tokens: output.saturating_mul(head.n.unwrap_or(1).clamp(1, ANSWERS_MAX)),
             },
             max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
@@ -256,6 +260,13 @@ impl Exchange {
             prefix: Chain::default(),
         };
         Ok(())
+    }
+
+    /// An adapter's tokens are those of its base model.
+    fn bytes_per_token(&self, model: &str) -> f64 {
+        let snapshot = self.core.reader.load();
+        let base = snapshot.model(model).and_then(|view| view.parent.as_deref()).unwrap_or(model);
+        self.core.token_sizes.bytes_per_token(base)
     }
 
     /// Hashes the prompt, if the strategy that will decide goes by it.

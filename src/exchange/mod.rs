@@ -17,6 +17,7 @@ mod machine;
 mod prefix_tests;
 mod ring;
 mod step;
+mod token_sizes;
 mod upstream;
 mod watch;
 

@@ -31,6 +31,17 @@ fn chat(topic: &str, turns: usize) -> Vec<u8> {
 
 /// Sends a request, and lets whoever was chosen answer with `status`.
 fn serve(core: &Arc<Core>, body: Vec<u8>, status: u16) -> SocketAddr {
+    let (mut exchange, address) = send(core, body);
+    exchange.response_head(report(address, status));
+    address
+}
+
+fn report(address: SocketAddr, status: u16) -> UpstreamReport {
+    UpstreamReport { status, address: Some(address), attempts: Some(1), timed: true, ..Default::default() }
+}
+
+/// Sends a request, and tells where.
+fn send(core: &Arc<Core>, body: Vec<u8>) -> (Exchange, SocketAddr) {
     let mut exchange = Exchange::new(Arc::clone(core));
     let headers: [(&str, &[u8]); 2] = [(":method", b"POST"), (":path", b"/v1/chat/completions")];
     let head = RequestHead::read(headers.into_iter(), &[]);
@@ -38,10 +49,23 @@ fn serve(core: &Arc<Core>, body: Vec<u8>, status: u16) -> SocketAddr {
     assert!(exchange.request_body(body).is_none());
     assert!(matches!(exchange.request_end(Completeness::Whole), Step::Send));
     let address = exchange.dispatch().unwrap().plan.first().spec.address;
-    let report =
-        UpstreamReport { status, address: Some(address), attempts: Some(1), timed: true, ..Default::default() };
-    exchange.response_head(report);
-    address
+    (exchange, address)
+}
+
+/// Sends a request whose answer says how many tokens its prompt had, and how many of them were cached.
+fn serve_with_usage(core: &Arc<Core>, body: Vec<u8>, tokens: u64, cached: u64) {
+    let (mut exchange, address) = send(core, body);
+    exchange.response_head(UpstreamReport { content: Content::Json, ..report(address, 200) });
+    let details = json!({ "cached_tokens": cached });
+    let usage = json!({ "prompt_tokens": tokens, "completion_tokens": 1, "prompt_tokens_details": details });
+    exchange.response_held(json!({ "choices": [], "usage": usage }).to_string().as_bytes());
+    exchange.response_end();
+}
+
+fn metric(core: &Core, name: &str) -> u64 {
+    let page = core.metrics.encode();
+    let value = page.lines().find_map(|line| line.strip_prefix(&format!("fairlead_prefix_{name}_total "))).unwrap();
+    value.parse().unwrap()
 }
 
 #[test]
@@ -74,4 +98,30 @@ fn an_engine_that_failed_is_not_taken_to_have_the_prompt() {
     let first = serve(&core, chat("apples ", 3), 500);
     let explained = explain(&core, "/v1/chat/completions", &[], chat("apples ", 3));
     assert!(explained.notes.iter().any(|note| note.contains("0 at most anywhere")), "{first} {:?}", explained.notes);
+}
+
+#[test]
+fn what_was_expected_is_held_against_what_the_engine_reports() {
+    let core = core_of("prefix-cache");
+    let body = chat("apples ", 4);
+    let tokens = (body.len() / 4) as u64;
+    serve_with_usage(&core, body.clone(), tokens, 0);
+    assert_eq!(["answers", "expected_tokens", "error_tokens"].map(|name| metric(&core, name)), [1, 0, 0]);
+    // The engine says less than we thought, for it had to make room.
+    serve_with_usage(&core, body, tokens, 200);
+    let expected = metric(&core, "expected_tokens");
+    assert!(expected > tokens * 8 / 10 && expected <= tokens, "{expected} of {tokens}");
+    let names = ["answers", "prompt_tokens", "reported_tokens", "error_tokens"];
+    assert_eq!(names.map(|name| metric(&core, name)), [2, 2 * tokens, 200, expected - 200]);
+}
+
+#[test]
+fn the_length_of_prompts_in_tokens_is_learned_for_each_model() {
+    let core = core_of("prefix-cache");
+    let estimate = |core: &Arc<Core>| send(core, chat("pears ", 4)).0.asked.work.prompt_tokens;
+    let before = estimate(&core);
+    // Two bytes a token.
+    (0..20).for_each(|_| serve_with_usage(&core, chat("pears ", 4), 2 * u64::from(before), 0));
+    let after = estimate(&core);
+    assert!(after > before * 19 / 10 && after <= before * 2 + 1, "{before} {after}");
 }

@@ -87,7 +87,7 @@ mod tests {
     fn a_long_json_answer_gives_its_usage_from_its_end() {
         let text =
             format!(r#"{{"choices":["{}"],"usage":{{"prompt_tokens":3,"completion_tokens":9}}}}"#, "x".repeat(500_000));
-        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 9, cached_tokens: 0 });
+        let usage = Some(Usage { prompt_tokens: 3, completion_tokens: 9, cached_tokens: None });
         for size in [7, 1000, 70_000, 600_000] {
             let mut watch = Watch::new(Content::Json);
             for piece in text.as_bytes().chunks(size) {

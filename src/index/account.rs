@@ -1,6 +1,6 @@
 //! The bytes held, against a bound that is kept.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use super::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Memory is taken here before it is allocated, so that what is held never exceeds the bound, not even while a table
 /// moves.

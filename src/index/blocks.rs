@@ -1,9 +1,10 @@
 //! Who holds each block. Sharded by hash; a shard is locked for the time of one lookup.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::PoisonError;
 
 use super::account::Account;
 use super::endpoint_set::EndpointSet;
+use super::sync::RwLock;
 use super::table::Table;
 
 const SHARDS: usize = 256;
@@ -52,6 +53,12 @@ impl Blocks {
     pub(super) fn holders(&self, hash: u64) -> usize {
         let table = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
         table.get(hash).map_or(0, EndpointSet::len)
+    }
+
+    /// Whether a slot holds a block.
+    pub(super) fn contains(&self, hash: u64, slot: u16) -> bool {
+        let table = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        table.get(hash).is_some_and(|set| set.contains(slot))
     }
 
     /// Calls `each` with the holders of a block, 64 slots at a time.

@@ -30,10 +30,13 @@ mod ledger;
 mod matches;
 mod prefix_index;
 mod runs;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use chain::{BLOCK_BYTES, Chain, Chainer, Root};
 pub use matches::Matches;
-pub use prefix_index::{Claim, PrefixIndex, Settings, Stats};
+pub use prefix_index::{Claim, Fill, PrefixIndex, Settings, Stats};

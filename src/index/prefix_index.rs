@@ -1,7 +1,6 @@
 //! The index as others see it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::domain::{EndpointId, Moment};
@@ -11,13 +10,15 @@ use super::blocks::Blocks;
 use super::chain::Chain;
 use super::ledger::{Ledger, Place, Use};
 use super::matches::Matches;
+use super::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::sync::{Mutex, MutexGuard};
 
 /// Bounds of an index.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Endpoint slots; a slot at or above this holds nothing. At most 65,536.
     pub endpoints_max: usize,
-    /// Most bytes held in all. What it takes to stand empty, some 30 bytes a slot and 16 KiB, is always granted.
+    /// Most bytes held in all. What it takes to stand empty, some 40 bytes a slot and 16 KiB, is always granted.
     pub bytes_max: usize,
     /// Most blocks of an endpoint whose capacity is not known.
     pub endpoint_blocks: usize,
@@ -61,6 +62,22 @@ pub struct Stats {
     pub expired: u64,
 }
 
+/// How full an endpoint's cache is, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// Blocks held.
+    pub held: usize,
+    /// Blocks that fit.
+    pub capacity: usize,
+}
+
+/// [`Fill`] to be read without a lock; a capacity of 0 is not known.
+#[derive(Debug, Default)]
+struct FillCell {
+    held: AtomicU32,
+    capacity: AtomicU32,
+}
+
 /// Which endpoint holds which prefix. All methods may be called from any thread; none waits for anything slow.
 #[derive(Debug)]
 pub struct PrefixIndex {
@@ -72,6 +89,7 @@ pub struct PrefixIndex {
     generations: Box<[AtomicU32]>,
     /// By slot: when its oldest prefix was used, in microseconds; `u64::MAX` if it holds none.
     oldest: Box<[AtomicU64]>,
+    fills: Box<[FillCell]>,
     claims: AtomicU64,
     evicted_full: AtomicU64,
     evicted_memory: AtomicU64,
@@ -94,7 +112,11 @@ impl PrefixIndex {
     pub fn new(settings: Settings) -> Self {
         let slots = settings.endpoints_max.min(usize::from(u16::MAX) + 1);
         let bytes_min = Blocks::bytes_min()
-            + slots * (size_of::<OnceLock<Box<Mutex<Ledger>>>>() + size_of::<AtomicU32>() + size_of::<AtomicU64>());
+            + slots
+                * (size_of::<OnceLock<Box<Mutex<Ledger>>>>()
+                    + size_of::<AtomicU32>()
+                    + size_of::<AtomicU64>()
+                    + size_of::<FillCell>());
         let account = Account::new(settings.bytes_max.max(bytes_min));
         let granted = account.take(bytes_min);
         debug_assert!(granted, "the bound is at least that");
@@ -104,6 +126,7 @@ impl PrefixIndex {
             ledgers: (0..slots).map(|_| OnceLock::new()).collect(),
             generations: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             oldest: (0..slots).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            fills: (0..slots).map(|_| FillCell::default()).collect(),
             claims: AtomicU64::new(0),
             evicted_full: AtomicU64::new(0),
             evicted_memory: AtomicU64::new(0),
@@ -117,6 +140,23 @@ impl PrefixIndex {
         Matches::find(self, &self.blocks, chain.hashes())
     }
 
+    /// How many leading blocks of a chain one endpoint holds, pending ones included. What it holds is closed, so the
+    /// answer can be halved in on.
+    pub fn blocks(&self, id: EndpointId, chain: &Chain) -> u32 {
+        if !self.is_current(id) {
+            return 0;
+        }
+        chain.hashes().partition_point(|hash| self.blocks.contains(*hash, id.slot as u16)) as u32
+    }
+
+    /// How full an endpoint's cache is, as far as it is known here. Takes no lock.
+    pub fn fill(&self, id: EndpointId) -> Fill {
+        let cell = self.fills.get(id.slot as usize).filter(|_| self.is_current(id));
+        let (held, capacity) = cell.map_or((0, 0), |fill| (fill.held.load(Relaxed), fill.capacity.load(Relaxed)));
+        let capacity = if capacity == 0 { self.settings.endpoint_blocks } else { capacity as usize };
+        Fill { held: held as usize, capacity }
+    }
+
     /// A prompt was sent: its prefix will be there.
     pub fn pend(&self, id: EndpointId, chain: &Chain, now: Moment) -> Claim {
         for attempt in 1.. {
@@ -128,7 +168,7 @@ impl PrefixIndex {
                 return Claim(claim);
             }
             ledger.withdraw(chain.hashes(), claim, self.place(id.slot));
-            self.note_oldest(id.slot, &ledger);
+            self.publish(id.slot, &ledger);
             drop(ledger);
             self.relieve();
         }
@@ -151,7 +191,7 @@ impl PrefixIndex {
     pub fn withdraw(&self, id: EndpointId, chain: &Chain, Claim(claim): Claim) {
         if let Some(mut ledger) = self.open(id) {
             ledger.withdraw(chain.hashes(), claim, self.place(id.slot));
-            self.note_oldest(id.slot, &ledger);
+            self.publish(id.slot, &ledger);
         }
     }
 
@@ -164,7 +204,7 @@ impl PrefixIndex {
             evicted += 1;
         }
         self.evicted_full.fetch_add(evicted, Relaxed);
-        self.note_oldest(id.slot, &ledger);
+        self.publish(id.slot, &ledger);
     }
 
     /// An endpoint left. Its slot may be given out again at once.
@@ -187,7 +227,7 @@ impl PrefixIndex {
             let place = self.place(slot);
             let dropped = ledger.drop_pending(pending_since, place) + ledger.drop_idle(idle_since, place);
             self.expired.fetch_add(dropped as u64, Relaxed);
-            self.note_oldest(slot, &ledger);
+            self.publish(slot, &ledger);
         }
     }
 
@@ -219,7 +259,7 @@ impl PrefixIndex {
         let capacity = ledger.capacity.unwrap_or(self.settings.endpoint_blocks);
         let outcome = ledger.note(used, capacity, self.place(id.slot));
         self.evicted_full.fetch_add(outcome.evicted as u64, Relaxed);
-        self.note_oldest(id.slot, ledger);
+        self.publish(id.slot, ledger);
         outcome.whole
     }
 
@@ -242,7 +282,7 @@ impl PrefixIndex {
             }
         }
         self.evicted_memory.fetch_add(dropped as u64, Relaxed);
-        self.note_oldest(slot, &ledger);
+        self.publish(slot, &ledger);
     }
 
     /// Empties a slot, which then belongs to `generation`. It takes about 50 ns a block; meanwhile the slot counts as
@@ -255,7 +295,7 @@ impl PrefixIndex {
         }
         if let Some(mut ledger) = self.lock(id.slot) {
             ledger.clear(self.place(id.slot));
-            self.note_oldest(id.slot, &ledger);
+            self.publish(id.slot, &ledger);
         }
         cell.store(generation, Relaxed);
     }
@@ -283,9 +323,15 @@ impl PrefixIndex {
         self.is_current(id).then_some(ledger)
     }
 
-    fn note_oldest(&self, slot: u32, ledger: &Ledger) {
+    /// Lets others read without the lock what a ledger has come to.
+    fn publish(&self, slot: u32, ledger: &Ledger) {
         if let Some(cell) = self.oldest.get(slot as usize) {
             cell.store(ledger.oldest_use().map_or(u64::MAX, Moment::as_micros), Relaxed);
+        }
+        if let Some(fill) = self.fills.get(slot as usize) {
+            let capacity = ledger.capacity.map_or(0, |blocks| u32::try_from(blocks).unwrap_or(u32::MAX).max(1));
+            fill.held.store(u32::try_from(ledger.held()).unwrap_or(u32::MAX), Relaxed);
+            fill.capacity.store(capacity, Relaxed);
         }
     }
 

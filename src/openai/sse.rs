@@ -228,14 +228,14 @@ mod tests {
         scanner.finish()
     }
 
-    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
+    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: Option<u64>) -> Usage {
         Usage { prompt_tokens, completion_tokens, cached_tokens }
     }
 
     #[test]
     fn a_real_vllm_stream_gives_its_last_usage() {
         let end = scan([VLLM]);
-        assert_eq!(end.usage, Some(usage(2, 2, 0)));
+        assert_eq!(end.usage, Some(usage(2, 2, Some(0))));
         assert_eq!((end.events, end.errors, end.finished), (8, 0, true));
     }
 
@@ -246,7 +246,7 @@ mod tests {
             event: message_delta\r\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":15}}\r\n\r\n\
             event: message_stop\r\ndata: {\"type\":\"message_stop\"}\r\n\r\n";
         let end = scan([&stream[..]]);
-        assert_eq!(end.usage, Some(usage(25, 15, 16)));
+        assert_eq!(end.usage, Some(usage(25, 15, Some(16))));
         assert_eq!((end.events, end.errors, end.finished), (4, 0, true));
     }
 
@@ -255,7 +255,7 @@ mod tests {
         let stream = b"event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null,\"error\":null}}\n\n\
             event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"error\":null,\"usage\":{\"input_tokens\":4,\"output_tokens\":6}}}";
         let end = scan([&stream[..]]);
-        assert_eq!(end.usage, Some(usage(4, 6, 0)));
+        assert_eq!(end.usage, Some(usage(4, 6, None)));
         assert_eq!((end.events, end.errors, end.finished), (2, 0, true));
     }
 
@@ -292,7 +292,7 @@ mod tests {
         stream.resize(10 * LINE_BYTES_MAX, b'x');
         stream.extend_from_slice(b"\",\"usage\":{\"input_tokens\":7,\"output_tokens\":8}}}\r\n\r\n");
         let whole = scan([&stream[..]]);
-        assert_eq!(whole.usage, Some(usage(7, 8, 0)));
+        assert_eq!(whole.usage, Some(usage(7, 8, None)));
         assert_eq!((whole.events, whole.finished), (1, true));
         let mut scanner = Scanner::new();
         for chunk in stream.chunks(1000) {

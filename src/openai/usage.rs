@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Tokens that a request cost. A count that no engine gave is 0.
+/// Tokens that a request cost. A count that the engine did not give is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, as the engine counts them. Anthropic's own service leaves cached tokens
@@ -13,8 +13,8 @@ pub struct Usage {
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub completion_tokens: u64,
-    /// Tokens of the prompt that came from a cache.
-    pub cached_tokens: u64,
+    /// Tokens of the prompt that came from a cache; `None` where the engine does not tell.
+    pub cached_tokens: Option<u64>,
 }
 
 /// The usage of a whole JSON reply; `None` if there is none or it is not JSON.
@@ -113,11 +113,11 @@ impl Counts {
         let fields = [
             (&mut total.prompt_tokens, self.prompt_tokens.or(self.input_tokens)),
             (&mut total.completion_tokens, self.completion_tokens.or(self.output_tokens)),
-            (&mut total.cached_tokens, cached.or(self.cache_read_input_tokens)),
         ];
         for (known, new) in fields {
             *known = new.unwrap_or(*known);
         }
+        total.cached_tokens = cached.or(self.cache_read_input_tokens).or(total.cached_tokens);
     }
 }
 
@@ -125,7 +125,7 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
+    fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: Option<u64>) -> Usage {
         Usage { prompt_tokens, completion_tokens, cached_tokens }
     }
 
@@ -134,19 +134,19 @@ mod tests {
         for (body, expected) in [
             (
                 r#"{"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12,"prompt_tokens_details":null}}"#,
-                Some(usage(5, 7, 0)),
+                Some(usage(5, 7, None)),
             ),
             (
                 r#"{"usage":{"prompt_tokens":5,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#,
-                Some(usage(5, 0, 4)),
+                Some(usage(5, 0, Some(4))),
             ),
             (
                 r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":2,"cache_read_input_tokens":1}}"#,
-                Some(usage(3, 2, 1)),
+                Some(usage(3, 2, Some(1))),
             ),
             (
                 r#"{"object":"response","usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":8},"output_tokens":1}}"#,
-                Some(usage(9, 1, 8)),
+                Some(usage(9, 1, Some(8))),
             ),
             (r#"{"choices":[],"usage":null}"#, None),
             (r#"{"object":"error","message":"no"}"#, None),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::domain::Gauge;
 
-use super::{About, Built, Parameter, Parameters, Registration, STRATEGIES, StrategySet};
+use super::{About, Parameter, Parameters, Registration, STRATEGIES, StrategySet};
 
 /// A strategy as it is shown.
 #[derive(Debug, Clone, Serialize)]
@@ -59,7 +59,7 @@ pub fn describe(set: &StrategySet) -> Vec<Description> {
 
 fn registered(registration: &Registration) -> Description {
     let built = (registration.build)(&Parameters::default());
-    let combinable = matches!(built, Ok(Built::Scored(_)));
+    let combinable = built.as_ref().is_ok_and(|built| built.scored().is_some());
     let needs = built.map(|built| built.into_router().needs()).unwrap_or_default();
     let About { purpose, formula, missing, source } = registration.about;
     let parameter = |p: &Parameter| ParameterText { name: p.name, default: p.default, about: p.about };

@@ -46,7 +46,7 @@ pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
 pub use picker::Picker;
-pub use prefix::Expectation;
+pub use prefix::{Answering, Expectation, Prefixes};
 pub use registration::{About, BuildError, Built, Parameter, Parameters, Registration};
 pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;

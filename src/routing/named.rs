@@ -10,7 +10,7 @@ use super::blend::Part;
 use super::chain::Chain;
 use super::grammar::WEIGHT_MAX;
 use super::set::Known;
-use super::{Built, COMBINATION, Filter, Parameters, Picker, Registration, STRATEGIES, Scored, Strategy};
+use super::{Built, COMBINATION, Filter, Parameters, Picker, Prefixes, Registration, STRATEGIES, Scored, Strategy};
 
 /// Longest name of a named strategy, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -22,14 +22,17 @@ pub(super) struct Builder<'a> {
     pub(super) strategies: Vec<Known>,
     pub(super) by_name: HashMap<Box<str>, usize>,
     pub(super) complaints: Vec<Complaint>,
+    /// What all of them share.
+    pub(super) prefixes: Arc<Prefixes>,
 }
 
 impl<'a> Builder<'a> {
     /// All registered strategies with their default parameters.
-    pub(super) fn registered(session_key_file: Option<&'a Path>) -> Self {
+    pub(super) fn registered(session_key_file: Option<&'a Path>, prefix_bytes: usize) -> Self {
         let (strategies, by_name, complaints) = (Vec::new(), HashMap::new(), Vec::new());
-        let mut builder = Self { session_key_file, strategies, by_name, complaints };
-        let defaults = Parameters::default().with_session_key_file(session_key_file);
+        let prefixes = Arc::new(Prefixes::new(prefix_bytes));
+        let defaults = Parameters::default().with_session_key_file(session_key_file).sharing(&prefixes);
+        let mut builder = Self { session_key_file, strategies, by_name, complaints, prefixes };
         for registration in STRATEGIES {
             match (registration.build)(&defaults) {
                 Ok(built) => builder.push(registration.name, built, registration.aliases),
@@ -43,10 +46,7 @@ impl<'a> Builder<'a> {
 
     fn push(&mut self, name: &str, built: Built, aliases: &[(&str, &str)]) {
         let index = self.strategies.len();
-        let scored = match &built {
-            Built::Scored(scored) => Some(scored.clone()),
-            Built::Router(_) => None,
-        };
+        let scored = built.scored().cloned();
         let strategy = Strategy::new(name.into(), index, built.into_router());
         self.strategies.push(Known { strategy, scored });
         self.by_name.insert(name.into(), index);
@@ -136,10 +136,15 @@ impl Draft<'_> {
         };
         if parameters.is_empty() {
             let known = self.builder.known(registration.name)?;
-            let shared = Built::Router(Arc::clone(&known.strategy.router));
-            return Some(known.scored.clone().map_or(shared, Built::Scored));
+            let shared = Arc::clone(&known.strategy.router);
+            return Some(match known.scored.clone() {
+                None => Built::Router(shared),
+                Some(scored) => Built::Both(shared, scored),
+            });
         }
-        let parameters = Parameters::new(parameters.clone()).with_session_key_file(self.builder.session_key_file);
+        let parameters = Parameters::new(parameters.clone())
+            .with_session_key_file(self.builder.session_key_file)
+            .sharing(&self.builder.prefixes);
         match (registration.build)(&parameters) {
             Ok(built) => Some(built),
             Err(error) => {
@@ -180,19 +185,17 @@ impl Draft<'_> {
         if spec.scale.is_some_and(|scale| !(scale.is_finite() && scale > 0.0)) {
             self.complain(&[path.as_slice(), &["scale"]].concat(), "is not a number above 0");
         }
-        match self.instance(&spec.base, &spec.parameters, &path) {
-            Some(Built::Scored(scored)) if spec.weight > 0 => {
-                let part = |part: Part| Part { scale: spec.scale.or(part.scale), ..part };
-                scored.parts(f64::from(spec.weight)).map(part).collect()
-            }
-            Some(Built::Router(_)) => {
-                let message =
-                    format!("\"{}\" does not score endpoints, so it cannot be added up with others", spec.base);
-                self.complain(&[path.as_slice(), &["use"]].concat(), message);
-                Vec::new()
-            }
-            _ => Vec::new(),
+        let Some(built) = self.instance(&spec.base, &spec.parameters, &path) else { return Vec::new() };
+        let Some(scored) = built.scored() else {
+            let message = format!("\"{}\" does not score endpoints, so it cannot be added up with others", spec.base);
+            self.complain(&[path.as_slice(), &["use"]].concat(), message);
+            return Vec::new();
+        };
+        if spec.weight == 0 {
+            return Vec::new();
         }
+        let part = |part: Part| Part { scale: spec.scale.or(part.scale), ..part };
+        scored.parts(f64::from(spec.weight)).map(part).collect()
     }
 
     fn filters(&mut self, spec: &StrategySpec) -> Vec<Arc<dyn Filter>> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Router, Scored};
+use super::prefix::INDEX_BYTES;
+use super::{Prefixes, Router, Scored};
 
 /// A strategy as it is listed. One constant a file, and a line in [`STRATEGIES`](super::STRATEGIES).
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,8 @@ pub enum Built {
     Scored(Scored),
     /// A strategy of its own kind.
     Router(Arc<dyn Router>),
+    /// A strategy of its own kind, for which a composition stands in combinations.
+    Both(Arc<dyn Router>, Scored),
 }
 
 impl Built {
@@ -63,7 +66,15 @@ impl Built {
     pub fn into_router(self) -> Arc<dyn Router> {
         match self {
             Self::Scored(scored) => Arc::new(scored),
-            Self::Router(router) => router,
+            Self::Router(router) | Self::Both(router, _) => router,
+        }
+    }
+
+    /// What stands for it in combinations, if it can be combined.
+    pub fn scored(&self) -> Option<&Scored> {
+        match self {
+            Self::Scored(scored) | Self::Both(_, scored) => Some(scored),
+            Self::Router(_) => None,
         }
     }
 }
@@ -73,17 +84,18 @@ impl Built {
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// The parameters that the configuration gives a strategy, and what it says for all of them.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The parameters that the configuration gives a strategy, what it says for all of them, and what they share.
+#[derive(Debug, Clone, Default)]
 pub struct Parameters {
     own: Map<String, Value>,
     session_key_file: Option<PathBuf>,
+    prefixes: Option<Arc<Prefixes>>,
 }
 
 impl Parameters {
     /// Parameters by name.
     pub fn new(given: Map<String, Value>) -> Self {
-        Self { own: given, session_key_file: None }
+        Self { own: given, session_key_file: None, prefixes: None }
     }
 
     /// With the file of the secret that session ids are signed with, unless a strategy has its own.
@@ -95,6 +107,17 @@ impl Parameters {
     /// The file of the secret that session ids are signed with.
     pub fn session_key_file(&self) -> Option<&Path> {
         self.session_key_file.as_deref()
+    }
+
+    /// For a strategy that shares `prefixes` with others.
+    #[must_use]
+    pub fn sharing(self, prefixes: &Arc<Prefixes>) -> Self {
+        Self { prefixes: Some(Arc::clone(prefixes)), ..self }
+    }
+
+    /// What the strategies of a process know of prefixes together; new ones for a strategy that stands alone.
+    pub fn prefixes(&self) -> Arc<Prefixes> {
+        self.prefixes.clone().unwrap_or_else(|| Arc::new(Prefixes::new(INDEX_BYTES)))
     }
 
     /// Reads them into the strategy's own struct, whose defaults stand for those not given.

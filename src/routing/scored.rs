@@ -7,7 +7,10 @@ use smallvec::SmallVec;
 use crate::state::Endpoint;
 
 use super::blend::{self, Part};
-use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores, Trace};
+use super::{
+    Candidates, Decision, Expectation, Filter, Needs, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores,
+    Trace,
+};
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
 /// combination of them. Clones share their scorers.
@@ -83,13 +86,12 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        let of = |scorer: &dyn Scorer| Needs {
-            gauges: scorer.gauges(),
-            headers: scorer.headers(),
-            answers: scorer.answers(),
-            ..Needs::default()
-        };
-        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
+        self.parts.iter().fold(Needs::default(), |needs, part| needs.with(part.scorer.needs()))
+    }
+
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
+        // What they expect they share, so it is to be booked once.
+        self.parts.iter().find_map(|part| part.scorer.on_sent(request, endpoint))
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {

@@ -11,7 +11,8 @@ use crate::state::Demand;
 use super::combined::Combined;
 use super::grammar::{self, GrammarError, Named};
 use super::named::Builder;
-use super::{Needs, Router, STRATEGIES, Scored};
+use super::prefix::INDEX_BYTES;
+use super::{Needs, Prefixes, Router, STRATEGIES, Scored};
 
 /// The name under which decisions of combinations are counted.
 pub const COMBINATION: &str = "combination";
@@ -49,6 +50,19 @@ pub struct Configured<'a> {
     pub strategies: &'a BTreeMap<String, StrategySpec>,
     /// Config profiles by model.
     pub models: &'a BTreeMap<String, ModelProfiles>,
+    /// Most bytes for what is known of prefixes.
+    pub prefix_bytes: usize,
+}
+
+impl<'a> Configured<'a> {
+    /// These, and nothing else that departs from the defaults.
+    pub fn of(
+        algorithm: &'a str,
+        strategies: &'a BTreeMap<String, StrategySpec>,
+        models: &'a BTreeMap<String, ModelProfiles>,
+    ) -> Self {
+        Self { algorithm, header: true, session_key_file: None, strategies, models, prefix_bytes: INDEX_BYTES }
+    }
 }
 
 /// The strategies of this process, built once, and which of them is the default.
@@ -64,6 +78,7 @@ pub struct StrategySet {
     pub(super) models: BTreeMap<String, ModelProfiles>,
     always: Needs,
     demand: Arc<Demand>,
+    prefixes: Arc<Prefixes>,
 }
 
 /// A strategy, and what there is of it to combine.
@@ -119,8 +134,7 @@ impl StrategySet {
     /// If `default` is not known, or a strategy cannot be built from its defaults.
     pub fn build(default: &str) -> Result<Self, InvalidStrategies> {
         let (strategies, models) = (BTreeMap::new(), BTreeMap::new());
-        let (strategies, models) = (&strategies, &models);
-        Self::configured(Configured { algorithm: default, header: true, session_key_file: None, strategies, models })
+        Self::configured(Configured::of(default, &strategies, &models))
     }
 
     /// Builds what the configuration says.
@@ -128,16 +142,16 @@ impl StrategySet {
     /// # Errors
     /// Everything that is wrong with it, each with the path to its place.
     pub fn configured(configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
-        let mut builder = Builder::registered(configured.session_key_file);
+        let mut builder = Builder::registered(configured.session_key_file, configured.prefix_bytes);
         configured.strategies.iter().for_each(|(name, spec)| builder.add(name, spec));
-        let Builder { strategies, by_name, mut complaints, .. } = builder;
+        let Builder { strategies, by_name, mut complaints, prefixes, .. } = builder;
         let Some(first) = strategies.first().map(|known| known.strategy.clone()) else {
             return Err(InvalidStrategies(complaints));
         };
         let (header, models) = (configured.header, configured.models.clone());
         let (combined, always) = (Combined::default(), Needs::default());
         let demand = Arc::new(Demand::new(GaugeSet::NONE, []));
-        let mut set = Self { strategies, by_name, combined, default: first, header, models, always, demand };
+        let mut set = Self { strategies, by_name, combined, default: first, header, models, always, demand, prefixes };
         match set.resolve(configured.algorithm) {
             Ok(default) => set.default = default,
             Err(error) => complaints.push(Complaint::at(["routing", "algorithm"], error.to_string())),
@@ -169,6 +183,11 @@ impl StrategySet {
         &self.demand
     }
 
+    /// What its strategies know of prefixes.
+    pub fn prefixes(&self) -> &Arc<Prefixes> {
+        &self.prefixes
+    }
+
     /// A set of one strategy, which need not be registered.
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
@@ -177,7 +196,8 @@ impl StrategySet {
         let (combined, always) = (Combined::default(), (*strategy.needs).clone());
         let by_name = HashMap::from([("only".into(), 0)]);
         let demand = Arc::new(Demand::new(always.gauges, []));
-        Self { strategies, by_name, combined, default: strategy, header: true, models: BTreeMap::new(), always, demand }
+        let (header, models, prefixes) = (true, BTreeMap::new(), Arc::new(Prefixes::new(0)));
+        Self { strategies, by_name, combined, default: strategy, header, models, always, demand, prefixes }
     }
 
     /// The strategies that profiles name; complains of those that do not exist.
@@ -295,6 +315,7 @@ impl StrategySet {
         for known in &self.strategies {
             known.strategy.router.on_endpoint_removed(id);
         }
+        self.prefixes.forget(id);
     }
 }
 

@@ -235,6 +235,7 @@ impl Book {
         }
         if another || went_back {
             context.status.engine_restarts.fetch_add(1, Relaxed);
+            endpoint.live.note_restart();
             tracing::info!(endpoint = endpoint.address_text(), engine = self.kind.name(), "engine began anew");
         }
     }

@@ -83,10 +83,13 @@ pub fn read_samples(lines: impl BufRead) -> Result<Vec<Sample>, CalibrateError> 
 /// Fits the model by least squares of the relative errors: first the step and the decode terms to the times between
 /// tokens, then the prefill terms to the times to first token, with that step. Terms below zero are left out.
 ///
+/// Of several requests at once, those that were served first wait between their tokens for the prompts of the others.
+/// So of equal ones only the lowest time between tokens counts: that of the last one, which waits for nobody.
+///
 /// # Errors
 /// Samples that say too little: prompts of one length, no answer of two tokens.
 pub fn fit(samples: &[Sample], step_tokens: u64) -> Result<Fit, CalibrateError> {
-    let decode: Vec<_> = samples.iter().filter(|s| s.output_tokens > 1 && s.itl_ms > 0.0).collect();
+    let decode = undisturbed(samples);
     let rows: Vec<_> = decode.iter().map(|s| (decode_terms(s), s.itl_ms * 1e3)).collect();
     if rows.is_empty() {
         return Err(CalibrateError::TooFew("no sample has a time between tokens"));
@@ -114,6 +117,16 @@ pub fn fit(samples: &[Sample], step_tokens: u64) -> Result<Fit, CalibrateError> 
         ttft_error: mean_error(&prefill, ttft, |s| s.ttft_ms * 1e3),
         itl_error: mean_error(&decode, itl, |s| s.itl_ms * 1e3),
     })
+}
+
+/// The samples whose time between tokens is that of decoding alone.
+fn undisturbed(samples: &[Sample]) -> Vec<&Sample> {
+    let decodes = |s: &&Sample| s.output_tokens > 1 && s.itl_ms > 0.0;
+    let same = |s: &Sample| (s.prompt_tokens, s.cached_tokens, s.output_tokens, s.concurrency);
+    let mut kept: Vec<&Sample> = samples.iter().filter(decodes).collect();
+    kept.sort_by(|a, b| same(a).cmp(&same(b)).then(a.itl_ms.total_cmp(&b.itl_ms)));
+    kept.dedup_by(|next, first| first.concurrency > 1 && same(next) == same(first));
+    kept
 }
 
 /// A step, the sequences in it, and their context half-way through the answer.
@@ -246,6 +259,15 @@ mod tests {
         let fit = fit(&samples(0.1), 8192).unwrap();
         assert!(fit.ttft_error < 0.06 && fit.itl_error < 0.06, "{fit:?}");
         assert!([fit.cost.sequence_us, fit.cost.context_us, fit.cost.attention_us].iter().all(|term| *term >= 0.0));
+    }
+
+    #[test]
+    fn who_waited_for_the_prompts_of_others_does_not_count() {
+        let mut disturbed = samples(0.0);
+        for sample in samples(0.0).into_iter().filter(|sample| sample.concurrency > 1) {
+            disturbed.push(Sample { itl_ms: sample.itl_ms * 3.0, ..sample });
+        }
+        assert!((fit(&disturbed, 8192).unwrap().cost.sequence_us / TRUE.sequence_us - 1.0).abs() < 1e-4);
     }
 
     #[test]

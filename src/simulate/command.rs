@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::routing::{InvalidStrategies, StrategySet, names};
+use crate::routing::{InvalidStrategies, names};
 
 use super::calibrate::{self, CalibrateError};
 use super::engine::{self, CostModel, EngineSpec, PRESETS, whole};
@@ -13,6 +13,7 @@ use super::options::{Options, Other};
 use super::report;
 use super::run::Chooser;
 use super::scenario::{Scenario, Slo};
+use super::strategy;
 use super::sweep::{Steps, Sweep};
 use super::traffic::Traffic;
 use super::workload::{Trace, TraceError, WORKLOADS, Workload};
@@ -71,7 +72,14 @@ pub fn execute(options: &Options, out: &mut dyn Write) -> Result<(), SimulateErr
     if let Some(Other::Calibrate { samples, step_tokens }) = &options.other {
         return calibrate(samples, *step_tokens, out);
     }
-    let sweep = sweep(options)?;
+    report_on(&sweep(options)?, options, out)
+}
+
+/// Runs a sweep; the result goes to `out` and where else the options say, progress to standard error.
+///
+/// # Errors
+/// A strategy that is not known, and files that cannot be written.
+pub fn report_on(sweep: &Sweep, options: &Options, out: &mut dyn Write) -> Result<(), SimulateError> {
     let bar = Bar::default();
     let cells = sweep.run(|done, total, name| bar.show(done, total, name))?;
     if let Some(path) = &options.json {
@@ -84,7 +92,8 @@ pub fn execute(options: &Options, out: &mut dyn Write) -> Result<(), SimulateErr
             write_file(&folder.join(name), text.as_bytes())?;
         }
     }
-    out.write_all(report::table(&cells).as_bytes()).map_err(SimulateError::Output)
+    let text = report::table(&cells) + &report::carried(&cells, sweep.scenario.slo.ttft_ms);
+    out.write_all(text.as_bytes()).map_err(SimulateError::Output)
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SimulateError> {
@@ -137,7 +146,7 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
         options.strategy.iter().flat_map(|text| named(text)).collect()
     };
     for name in &strategies {
-        StrategySet::build(name)?;
+        strategy::router(name)?;
     }
     let mut choosers: Vec<_> = strategies.into_iter().map(Chooser::Strategy).collect();
     if !options.no_oracle {
@@ -147,9 +156,13 @@ pub fn sweep(options: &Options) -> Result<Sweep, SimulateError> {
     Ok(Sweep { scenario, traffics, steps, choosers, threads: options.threads.unwrap_or(cores) })
 }
 
-/// Names with commas, or a combination, which has weights.
+/// Names with commas, or a combination, which has weights, or one with parameters.
 fn named(text: &str) -> Vec<String> {
-    if text.contains(':') { vec![text.to_owned()] } else { text.split(',').map(ToOwned::to_owned).collect() }
+    if text.contains(':') || strategy::is_tuned(text) {
+        vec![text.to_owned()]
+    } else {
+        text.split(',').map(ToOwned::to_owned).collect()
+    }
 }
 
 fn traffics(options: &Options) -> Result<Vec<Traffic>, SimulateError> {
@@ -195,10 +208,9 @@ fn engines(options: &Options) -> Result<Vec<EngineSpec>, SimulateError> {
             engine.cost = cost;
         }
     }
-    if let Some(tokens) = options.kv_tokens {
-        for engine in &mut engines {
-            engine.kv_tokens = tokens;
-        }
+    for engine in &mut engines {
+        engine.kv_tokens = options.kv_tokens.unwrap_or(engine.kv_tokens);
+        engine.step_tokens = options.step_tokens.unwrap_or(engine.step_tokens);
     }
     Ok(engines)
 }

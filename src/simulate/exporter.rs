@@ -68,6 +68,8 @@ struct Totals {
 /// The metrics of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Exporter {
+    /// How often the engine began anew, which readers tell by counters that went back.
+    pub(super) restarts: u64,
     totals: Totals,
     /// Earlier totals and their times, the oldest first.
     points: VecDeque<(u64, Totals)>,

@@ -3,6 +3,7 @@
 use crate::routing::Asked;
 
 use super::engine::Job;
+use super::prefix;
 use super::replica::{self, Booking};
 use super::workload::{Script, Turn};
 
@@ -48,6 +49,11 @@ impl Flight {
         Job { key, prompt_tokens, output_tokens, blocks: self.script.blocks.clone(), adapter: self.script.adapter }
     }
 
+    /// Makes the prompt's chain of hashes, which strategies that look at prefixes read.
+    pub(super) fn hash_prompt(&mut self, block_tokens: u64) {
+        self.asked.prefix = prefix::chain(&self.script.blocks, block_tokens, self.turn().prompt_tokens);
+    }
+
     pub(super) fn first_token(&mut self, now: u64, cached: u64) {
         (self.first_us, self.cached) = (now, cached);
         if let Some(booking) = &mut self.booking {
@@ -59,7 +65,9 @@ impl Flight {
     pub(super) fn next_turn(&mut self) -> Option<u64> {
         let pause = self.script.turns.get(self.at + 1)?.pause_us;
         self.at += 1;
-        self.asked.work.prompt_tokens = u32::try_from(self.turn().prompt_tokens).unwrap_or(u32::MAX);
+        let prompt_tokens = u32::try_from(self.turn().prompt_tokens).unwrap_or(u32::MAX);
+        self.asked.work.prompt_tokens = prompt_tokens;
+        self.asked.prompt_bytes = prompt_tokens.saturating_mul(4);
         Some(pause)
     }
 }

@@ -10,15 +10,17 @@ mod exporter;
 mod flights;
 mod measure;
 mod options;
+mod prefix;
 mod replica;
 mod report;
 mod run;
 mod scenario;
+mod strategy;
 mod sweep;
 mod traffic;
 pub mod workload;
 
-pub use command::{SimulateError, execute, sweep};
+pub use command::{SimulateError, execute, report_on, sweep};
 pub use measure::{Summary, Times};
 pub use options::{Options, Other, command, read};
 pub use report::{json, plots, table};

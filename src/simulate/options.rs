@@ -58,6 +58,9 @@ pub struct Options {
     /// Tokens of the KV cache of all engines
     #[arg(long, value_name = "TOKENS", help_heading = "Fleet")]
     pub kv_tokens: Option<u64>,
+    /// Most tokens that all engines compute in a step
+    #[arg(long, value_name = "TOKENS", help_heading = "Fleet", value_parser = value_parser!(u64).range(1..))]
+    pub step_tokens: Option<u64>,
     /// Tokens of a KV block; 512 for Mooncake's traces
     #[arg(long, value_name = "TOKENS", help_heading = "Fleet", value_parser = value_parser!(u64).range(1..))]
     pub block_tokens: Option<u64>,
@@ -65,8 +68,8 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "FAULTS", help_heading = "Fleet")]
     pub fault: Vec<Fault>,
 
-    /// Strategies with commas, or one combination such as `least-request:2,lora-affinity:1`; may be repeated [default: all
-    /// that there are]
+    /// Strategies with commas, or one combination such as `least-request:2,lora-affinity:1`, or one with parameters such as
+    /// `prefix-cache{"miss_cost":3}`; may be repeated [default: all that there are]
     #[arg(long, value_name = "NAMES", help_heading = "Routing")]
     pub strategy: Vec<String>,
     /// Copies of Fairlead that do not see each other's requests

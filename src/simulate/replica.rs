@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Clock, ClockHand, EndpointSpec, Failure, Gauges, Moment, Work};
-use crate::routing::{self, AnswerNeeds, Asked, InvalidStrategies, Plan, RequestView, StrategySet, Trace};
+use crate::routing::{self, AnswerNeeds, Answering, Asked, Needs, Plan, Prefixes, RequestView, Router, Trace};
 use crate::state::{Adapters, Change, Cooldown, Endpoint, Reader, Registry, SourceId, Ticket};
 
 use super::engine::Engine;
@@ -33,9 +33,12 @@ const MODEL: &str = "model";
 #[derive(Debug)]
 pub(super) struct Replica {
     reader: Reader,
-    strategies: StrategySet,
-    /// What the strategy has the proxy show of answers.
-    shown: AnswerNeeds,
+    router: Arc<dyn Router>,
+    /// What it knows of prefixes, to be kept in order.
+    prefixes: Option<Arc<Prefixes>>,
+    needs: Needs,
+    /// How often each engine began anew, as far as was seen.
+    restarts: Vec<u64>,
     clock: Clock,
     hand: ClockHand,
 }
@@ -44,6 +47,7 @@ pub(super) struct Replica {
 #[derive(Debug)]
 pub(super) struct Booking {
     ticket: Ticket,
+    answering: Option<Answering>,
     sent: Moment,
     shown: AnswerNeeds,
 }
@@ -54,7 +58,8 @@ pub(super) fn asked(prompt_tokens: u64, adapter: Option<u16>, session: Option<u6
     let work = Work { prompt_tokens, output_tokens: OUTPUT_TOKENS };
     let model = adapter.map_or_else(|| MODEL.to_owned(), adapter_name).into();
     let session_id = session.map(|session| format!("session-{session:x}").into());
-    Asked { model, work, streams: true, session_id, ..Asked::default() }
+    let prompt_bytes = prompt_tokens.saturating_mul(4);
+    Asked { model, work, prompt_bytes, streams: true, session_id, ..Asked::default() }
 }
 
 fn adapter_name(adapter: u16) -> String {
@@ -62,49 +67,59 @@ fn adapter_name(adapter: u16) -> String {
 }
 
 impl Replica {
-    /// A copy that routes to `engines` engines by the strategy of that name.
-    pub(super) fn new(engines: usize, strategy: &str) -> Result<Self, InvalidStrategies> {
+    /// A copy that routes to `engines` engines.
+    pub(super) fn new(engines: usize, router: Arc<dyn Router>, prefixes: Option<Arc<Prefixes>>) -> Self {
         let mut registry = Registry::new();
         let specs = (0..engines).map(|at| EndpointSpec::at(address(at))).collect();
         // More engines than slots are left out, and never chosen.
         let (_, _) = registry.apply([Change::Replace(SourceId(0), specs)]);
         let (clock, hand) = Clock::manual(moment(0));
-        let strategies = StrategySet::build(strategy)?;
-        let shown = strategies.default_strategy().router.needs().answers;
-        Ok(Self { reader: registry.reader(), strategies, shown, clock, hand })
+        let needs = router.needs();
+        Self { reader: registry.reader(), router, prefixes, needs, restarts: vec![0; engines], clock, hand }
+    }
+
+    /// Whether the strategy wants prompts as chains of hashes.
+    pub(super) fn needs_prefix(&self) -> bool {
+        self.needs.prefix
     }
 
     /// Chooses engines for a request, best first.
     pub(super) fn decide(&self, asked: &Asked, seed: u64, now: u64) -> Option<Plan> {
         self.hand.set(moment(now));
         let snapshot = self.reader.load();
-        let adapter_of = (*asked.model != *MODEL).then_some(MODEL);
-        let view = RequestView { asked, adapter_of, now: moment(now), seed, stale_after: STALE_AFTER };
-        let router = &*self.strategies.default_strategy().router;
-        match routing::decide(router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
+        let view = self.view(asked, seed);
+        match routing::decide(&*self.router, &view, snapshot.endpoints(), PLAN_LENGTH, &mut Trace::off())? {
             Ok(plan) => Some(plan),
             Err(_wait) => routing::least_loaded(&view, snapshot.endpoints(), PLAN_LENGTH),
         }
+    }
+
+    fn view<'a>(&self, asked: &'a Asked, seed: u64) -> RequestView<'a> {
+        let adapter_of = (*asked.model != *MODEL).then_some(MODEL);
+        RequestView { asked, adapter_of, now: self.clock.now(), seed, stale_after: STALE_AFTER }
     }
 
     /// Sends a request to the first of `plan` whose engine `is_up`. Those before it failed.
     pub(super) fn send(
         &self,
         plan: &Plan,
-        work: Work,
+        asked: &Asked,
         seed: u64,
         is_up: impl Fn(usize) -> bool,
     ) -> Option<(usize, Booking)> {
         let now = self.clock.now();
         plan.first().live.health.begin_trial(now, COOLDOWN.base);
+        let expectation = self.router.on_sent(&self.view(asked, seed), plan.first());
         for endpoint in plan.endpoints() {
             if is_up(engine_of(endpoint)) {
-                let ticket = Ticket::open(Arc::clone(endpoint), work, &self.clock);
+                let ticket = Ticket::open(Arc::clone(endpoint), asked.work, &self.clock);
                 // Engines answer with headers at once, before the prefill.
                 endpoint.live.health.report_answer(now);
                 endpoint.live.measured.answered(now);
-                endpoint.live.measured.tokens(u64::from(work.prompt_tokens), 0, now);
-                return Some((engine_of(endpoint), Booking { ticket, sent: now, shown: self.shown }));
+                endpoint.live.measured.tokens(u64::from(asked.work.prompt_tokens), 0, now);
+                let answering = expectation.map(|expectation| expectation.come_true(endpoint.id, now));
+                let booking = Booking { ticket, answering, sent: now, shown: self.needs.answers };
+                return Some((engine_of(endpoint), booking));
             }
             endpoint.live.measured.failed(now);
             endpoint.live.health.report_failure(Failure::Refused, now, now, COOLDOWN, jitter(seed));
@@ -117,9 +132,19 @@ impl Replica {
         self.hand.set(moment(now));
     }
 
-    /// Reads an engine's metrics.
-    pub(super) fn publish(&self, at: usize, gauges: &Gauges, engine: &Engine, now: u64) {
+    /// Does what production does every second on the side.
+    pub(super) fn keep_order(&self, now: u64) {
+        if let Some(prefixes) = self.prefixes.as_ref().filter(|_| self.needs.prefix) {
+            prefixes.upkeep(self.reader.load().endpoints(), moment(now));
+        }
+    }
+
+    /// Reads the metrics of an engine, which began anew so many times.
+    pub(super) fn publish(&mut self, at: usize, gauges: &Gauges, engine: &Engine, restarts: u64, now: u64) {
         if let Some(endpoint) = self.reader.load().at(address(at)) {
+            if self.restarts.get_mut(at).is_some_and(|seen| std::mem::replace(seen, restarts) != restarts) {
+                endpoint.live.note_restart();
+            }
             endpoint.live.publish(gauges, endpoint.live.mark(), moment(now));
             let (running, waiting) = engine.adapters();
             let names = |adapters: Vec<u16>| adapters.into_iter().map(adapter_name).collect();
@@ -136,18 +161,29 @@ impl Booking {
             let now = moment(now);
             self.ticket.endpoint().live.measured.first_token(self.sent.until(now), now);
             self.ticket.first_token();
+            if let Some(answering) = &mut self.answering {
+                answering.first_token(now);
+            }
         }
     }
 
     /// The last token came. How many there were is known only if the strategy has the answer shown.
-    pub(super) fn finished(self, output_tokens: u64, now: u64) {
+    pub(super) fn finished(mut self, output_tokens: u64, now: u64) {
+        self.complete(now);
         let is_counted = self.shown.first_token || self.shown.usage;
         let output = if is_counted { output_tokens } else { u64::from(self.ticket.work().output_tokens) };
         self.ticket.endpoint().live.measured.tokens(0, output, moment(now));
     }
 
+    fn complete(&mut self, now: u64) {
+        if let Some(answering) = &mut self.answering {
+            answering.complete(moment(now));
+        }
+    }
+
     /// The answer broke off.
-    pub(super) fn broke(self, seed: u64, now: u64) {
+    pub(super) fn broke(mut self, seed: u64, now: u64) {
+        self.complete(now);
         let live = &self.ticket.endpoint().live;
         live.measured.failed(moment(now));
         live.health.report_failure(Failure::Reset, self.sent, moment(now), COOLDOWN, jitter(seed));

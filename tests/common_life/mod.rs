@@ -249,17 +249,23 @@ pub(crate) async fn open(stack: &Stack, tokens: u32, stream: bool) -> Running {
 
 /// As [`open`], to `http://ip:port`.
 pub(crate) async fn post(url: &str, tokens: u32, stream: bool) -> Running {
+    post_body(url, &[], body(tokens, stream)).await
+}
+
+/// As [`post`], with more headers and any body.
+pub(crate) async fn post_body(url: &str, headers: &[(&str, &str)], body: String) -> Running {
     let host = url.trim_start_matches("http://");
     let connection = TcpStream::connect(host).await.unwrap();
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.unwrap();
     let driver = TaskTracker::new().spawn(async move {
         driver.await.ok();
     });
-    let request = Request::post("/v1/chat/completions")
-        .header("host", host)
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body(tokens, stream))))
-        .unwrap();
+    let mut request =
+        Request::post("/v1/chat/completions").header("host", host).header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
     let answer = tokio::time::timeout(ANSWER, sender.send_request(request)).await.unwrap().unwrap();
     let (head, body) = answer.into_parts();
     Running { status: head.status.as_u16(), headers: head.headers, body, _connection: AbortOnDropHandle::new(driver) }

@@ -2,6 +2,7 @@
 
 mod active_requests;
 mod busy_time;
+mod by_prefix;
 mod first_token;
 mod kv_cache;
 mod latency;
@@ -23,10 +24,11 @@ use smallvec::SmallVec;
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, Candidates, RequestView, ResponseHeaders, Trace};
+use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView, ResponseHeaders, Trace};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
+pub(super) use by_prefix::ByPrefix;
 pub use first_token::FirstToken;
 pub use kv_cache::KvCache;
 pub use latency::ExpectedLatency;
@@ -105,13 +107,23 @@ pub trait Scorer: Send + Sync + Debug {
         true
     }
 
+    /// All that it reads, of engines, answers and the request.
+    fn needs(&self) -> Needs {
+        Needs { headers: self.headers(), answers: self.answers(), ..Needs::gauges(self.gauges()) }
+    }
+
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
 
-    /// The numbers of all candidates; for a scorer whose number depends on the others as well. What there is to say of
-    /// them as a whole goes to `trace`.
+    /// The numbers of all candidates; for a scorer whose number depends on the others as well, or that finds out something
+    /// of the request first. What there is to say of them as a whole goes to `trace`.
     fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _trace: &mut Trace) {
         scores.extend(candidates.iter().map(|endpoint| self.score(request, endpoint)));
+    }
+
+    /// A request was sent to an endpoint, by a choice that this number was a part of.
+    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
+        None
     }
 
     /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.

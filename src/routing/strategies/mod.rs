@@ -12,6 +12,9 @@ mod least_utilization;
 mod lora_affinity;
 mod power_of_two;
 mod prefix_cache;
+mod prefix_cache_preble;
+#[cfg(test)]
+mod prefix_tests;
 mod priority;
 mod random;
 mod round_robin;
@@ -19,6 +22,7 @@ mod session_affinity;
 mod settings;
 mod simple_shuffle;
 mod throughput;
+mod token_load;
 mod usage_based;
 
 use super::Registration;
@@ -37,11 +41,13 @@ pub const STRATEGIES: &[Registration] = &[
     lora_affinity::REGISTRATION,
     power_of_two::REGISTRATION,
     prefix_cache::REGISTRATION,
+    prefix_cache_preble::REGISTRATION,
     priority::REGISTRATION,
     random::REGISTRATION,
     round_robin::REGISTRATION,
     session_affinity::REGISTRATION,
     simple_shuffle::REGISTRATION,
     throughput::REGISTRATION,
+    token_load::REGISTRATION,
     usage_based::REGISTRATION,
 ];

@@ -1,6 +1,22 @@
 //! Reading and checking parameters that several strategies have.
 
-use crate::routing::{AnswerNeeds, BuildError};
+use crate::routing::{AnswerNeeds, BuildError, Parameter};
+
+/// Start value of [`Speed`](crate::routing::prefix::Speed).
+pub(super) const PREFILL_RATE: Parameter = Parameter {
+    name: "prefill_rate",
+    default: "16000",
+    about: "Tokens that an endpoint prefills in a second, until that was learned from the engine's own prefill times, or \
+            from first tokens. Too low a rate holds more to the cache.",
+};
+
+/// Whether first tokens are looked for.
+pub(super) const MEASURE: Parameter = Parameter {
+    name: "measure",
+    default: "false",
+    about: "Whether the first token is looked for in answers, at the price of a message for each piece of their bodies: \
+            then it is known, not reckoned, what an endpoint has yet to prefill, and how fast.",
+};
 
 /// First tokens, if they are to be measured.
 pub(super) fn first_token(measure: bool) -> AnswerNeeds {

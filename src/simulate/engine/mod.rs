@@ -248,7 +248,9 @@ impl Engine {
     /// prompt tokens that it would have to compute. Sees everything, the answer's length included: for the oracle.
     pub fn forecast(&self, job: &Job, now: u64) -> (f64, f64, u64) {
         let block = self.cache.block_tokens();
-        let (hits, _) = self.cache.peek(&job.blocks, (job.prompt_tokens - 1) / block);
+        let most = (job.prompt_tokens - 1) / block;
+        let (cached, _) = self.cache.peek(&job.blocks, most);
+        let hits = cached + self.coming(job, cached, most);
         let expected = job.prompt_tokens - hits * block;
         let ahead = self.backlog + expected;
         let steps = ahead.div_ceil(self.spec.step_tokens.saturating_sub(self.active).max(1)) as f64;
@@ -271,12 +273,24 @@ impl Engine {
         (ttft, ttft + self.cost.steps_us(sequences, context, job.output_tokens - 1), expected)
     }
 
+    /// How many blocks of a job, from block `from` on and up to `most`, those who are before it will have computed.
+    fn coming(&self, job: &Job, from: u64, most: u64) -> u64 {
+        let ahead = self.prefilling.iter().chain(&self.waiting).filter_map(|at| self.sequences.get(*at));
+        let common = |other: &Job| {
+            let most = most.min(other.prompt_tokens / self.cache.block_tokens());
+            let is_same = |at: &u64| job.blocks.id(*at as usize) == other.blocks.id(*at as usize);
+            (from..most).take_while(is_same).count() as u64
+        };
+        ahead.map(|sequence| common(&sequence.job)).max().unwrap_or(0)
+    }
+
     /// What taking a job costs everybody, in microseconds, and the prompt tokens that it would have to compute here: its
-    /// own time to the last token, and the time that its prefill holds up each sequence that decodes.
-    pub fn cost_of(&self, job: &Job, now: u64) -> (f64, u64) {
+    /// own time to the last token, and the time by which its prefill holds up each sequence that decodes, and `later`
+    /// further ones.
+    pub fn cost_of(&self, job: &Job, later: f64, now: u64) -> (f64, u64) {
         let (_, own, expected) = self.forecast(job, now);
         let held_up = self.cost.prefill_us(expected, job.prompt_tokens - expected);
-        (own + held_up * self.active as f64, expected)
+        (own + held_up * (self.active as f64 + later), expected)
     }
 
     /// Steps until the next decoding sequence is done.

@@ -1,5 +1,6 @@
 //! Showing results: a table, plots, JSON.
 
+mod carried;
 mod svg;
 mod table;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::scenario::Scenario;
 use super::sweep::Cell;
 
+pub(super) use carried::carried;
 pub use svg::plots;
 pub use table::table;
 

@@ -92,12 +92,15 @@ impl Trace {
                 return Err(fault("\"input_length\" and \"output_length\" are at least 1".to_owned()));
             }
             let at = whole(parsed.timestamp * 1000.0);
-            // Far from the counted ranges, and equal ids stay equal.
-            let shared: Arc<[u64]> = parsed.hash_ids.iter().map(|id| id | 1 << 63).collect();
             let tenant = parsed.tenant.map_or(Ok(0), |name| tenants.number(name)).map_err(fault)?;
+            let adapter = parsed.adapter.map(|name| adapters.number(name)).transpose().map_err(fault)?;
+            // Far from the counted ranges, and equal ids stay equal, but for adapters: what one has computed is of no
+            // use to another.
+            let apart = u64::from(adapter.map_or(0, |adapter| adapter + 1)) << 46 | 1 << 63;
+            let shared: Arc<[u64]> = parsed.hash_ids.iter().map(|id| id ^ apart).collect();
             let blocks = Blocks::new(shared, ids.range());
             let mut script = Script::single(tenant, blocks, parsed.input_length, parsed.output_length);
-            script.adapter = parsed.adapter.map(|name| adapters.number(name)).transpose().map_err(fault)?;
+            script.adapter = adapter;
             requests.push((at, script));
         }
         requests.sort_by_key(|(at, _)| *at);
@@ -154,6 +157,17 @@ mod tests {
         assert_eq!((a.turns[0].prompt_tokens, b.turns[0].output_tokens), (6758, 52));
         assert!(a.blocks.id(1) == b.blocks.id(1) && a.blocks.id(2) != b.blocks.id(2));
         assert_ne!(a.blocks.id(3), b.blocks.id(3));
+    }
+
+    #[test]
+    fn adapters_share_nothing() {
+        let line = |adapter: &str| {
+            format!("{{\"timestamp\": 0, \"input_length\": 1, \"output_length\": 1, \"hash_ids\": [5]{adapter}}}\n")
+        };
+        let trace = read(&[", \"adapter\": \"a\"", ", \"adapter\": \"b\"", "", ""].map(line).concat()).unwrap();
+        let mut ids: Vec<_> = trace.requests.iter().map(|(_, script)| script.blocks.id(0)).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 3);
     }
 
     #[test]

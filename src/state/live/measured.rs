@@ -25,6 +25,8 @@ pub struct Measured {
     /// Whether a first token was ever seen: most endpoints' never are, and reading is then free.
     has_ttft: AtomicBool,
     answers: AtomicU64,
+    /// Prompt tokens that the endpoint was taken to have cached, and all of those prompts.
+    prefixes: Window<2>,
 }
 
 impl Default for Measured {
@@ -36,6 +38,7 @@ impl Default for Measured {
             ttft_buckets: Window::over(LENGTH),
             has_ttft: AtomicBool::default(),
             answers: AtomicU64::default(),
+            prefixes: Window::over(LENGTH),
         }
     }
 }
@@ -82,6 +85,17 @@ impl Measured {
         let millis = after.as_millis().max(1);
         let bucket = (128 - (millis - 1).leading_zeros() as usize).min(TTFT_BUCKETS - 1);
         self.ttft_buckets.add(now, std::array::from_fn(|at| u64::from(at == bucket)));
+    }
+
+    /// Books a prompt of which so many tokens were taken to be cached when it was sent.
+    pub fn prefix_expected(&self, cached: u64, prompt: u64, now: Moment) {
+        self.prefixes.add(now, [cached, prompt]);
+    }
+
+    /// Share of the last minute's prompt tokens that were taken to be cached, 0 to 1; `None` where nobody looked.
+    pub fn expected_hits(&self, now: Moment) -> Option<f64> {
+        let [cached, prompt] = self.prefixes.sums(now);
+        (prompt > 0).then(|| cached as f64 / prompt as f64)
     }
 
     /// Sums over the last minute.

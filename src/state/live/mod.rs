@@ -20,6 +20,7 @@ mod outstanding;
 mod signals;
 mod window;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::domain::{Gauge, Gauges, Moment, Work};
@@ -28,6 +29,7 @@ pub use health::{Cooldown, Health, PASSED_OVER_MAX};
 pub use measured::{Measured, Outcomes};
 pub use outstanding::Outstanding;
 pub use signals::{Adapters, Fresh, Presence, Signals};
+pub use window::Window;
 
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Live {
     pub signals: Signals,
     /// What we saw of its answers.
     pub measured: Measured,
+    /// How often the engine is known to have begun anew.
+    restarts: AtomicU64,
 }
 
 /// Our counts as the engine saw them at a reading, to hold its numbers against.
@@ -81,6 +85,16 @@ impl Live {
     /// Stores one reading of the engine's numbers, which arrived at `now`.
     pub fn publish(&self, gauges: &Gauges, mark: Mark, now: Moment) {
         self.signals.store(gauges, mark, now);
+    }
+
+    /// The engine began anew: what it had cached is gone.
+    pub fn note_restart(&self) {
+        self.restarts.fetch_add(1, Relaxed);
+    }
+
+    /// How often the engine is known to have begun anew.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Relaxed)
     }
 
     /// Requests at this endpoint now: ours, plus what others have there.

@@ -27,7 +27,7 @@ pub(super) struct Endpoints {
 type Column = fn(&Endpoint, Moment, Duration) -> Option<f64>;
 
 /// One family a row: how its value is read from an endpoint; `None` leaves the series out.
-const COLUMNS: [(Declaration, Column); 9] = [
+const COLUMNS: [(Declaration, Column); 10] = [
     (families::ENDPOINT_IN_FLIGHT, |endpoint, _, _| Some(f64::from(endpoint.live.ours.in_flight()))),
     (families::ENDPOINT_SENT, |endpoint, _, _| Some(endpoint.live.ours.sent() as f64)),
     (families::ENDPOINT_FAILED, |endpoint, _, _| Some(endpoint.live.health.failed() as f64)),
@@ -37,6 +37,7 @@ const COLUMNS: [(Declaration, Column); 9] = [
     (families::ENDPOINT_PREFILL_TOKENS, |endpoint, _, _| Some(endpoint.live.ours.prefill_tokens() as f64)),
     (families::ENDPOINT_BUSY_SHARE, |endpoint, now, _| Some(endpoint.live.ours.busy_share(now))),
     (families::ENDPOINT_OWN_TTFT, |endpoint, now, _| endpoint.live.measured.ttft_mean(now)),
+    (families::ENDPOINT_EXPECTED_HITS, |endpoint, now, _| endpoint.live.measured.expected_hits(now)),
 ];
 /// So many of them, and these gauges, are shown where only the basic ones are wanted.
 const BASIC_COLUMNS: usize = 6;

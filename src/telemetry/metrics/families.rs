@@ -74,6 +74,22 @@ families! {
     ENDPOINT_FAILURES: Counter "fairlead_endpoint_failures_total" ["failure"]
         "Failures of endpoints as seen on requests";
     ENDPOINTS_PUT_ASIDE: Counter "fairlead_endpoints_put_aside_total" [] "Pauses begun by failing endpoints";
+    PREFIX_ANSWERS: Counter "fairlead_prefix_answers_total" []
+        "Answers whose usage told how much of the prompt was cached, where we had expected something";
+    PREFIX_PROMPT_TOKENS: Counter "fairlead_prefix_prompt_tokens_total" [] "Prompt tokens of these answers, as reported";
+    PREFIX_EXPECTED_TOKENS: Counter "fairlead_prefix_expected_tokens_total" []
+        "Prompt tokens of these answers that we took to be cached";
+    PREFIX_REPORTED_TOKENS: Counter "fairlead_prefix_reported_tokens_total" []
+        "Prompt tokens of these answers that were cached, as reported";
+    PREFIX_ERROR_TOKENS: Counter "fairlead_prefix_error_tokens_total" []
+        "Sum of the differences, answer by answer, between expected and reported tokens, whichever was more";
+    PREFIX_INDEX_BYTES: Gauge "fairlead_prefix_index_bytes" [] "Memory of the prefix index, in bytes; it has a bound";
+    PREFIX_INDEX_BLOCKS: Gauge "fairlead_prefix_index_blocks" []
+        "Different blocks of prompts in the prefix index, of 256 bytes each";
+    PREFIX_INDEX_HELD: Gauge "fairlead_prefix_index_held_blocks" []
+        "Blocks in the prefix index of all endpoints together; one that two endpoints hold counts twice";
+    PREFIX_INDEX_DROPPED: Counter "fairlead_prefix_index_dropped_blocks_total" ["reason"]
+        "Blocks dropped from the prefix index: `full` endpoint cache, `memory` bound, `expired`";
     ENDPOINTS: Gauge "fairlead_endpoints" [] "Endpoints known";
     SNAPSHOT_VERSION: Gauge "fairlead_snapshot_version" [] "Publications of the set of endpoints; 0 before the first";
     ENDPOINT_IN_FLIGHT: Gauge "fairlead_endpoint_in_flight" ["endpoint", "name"]
@@ -89,6 +105,8 @@ families! {
         "Share of the last minute in which we had a request in flight there, 0 to 1";
     ENDPOINT_OWN_TTFT: Gauge "fairlead_endpoint_own_ttft_mean_seconds" ["endpoint", "name"]
         "Mean time to first token over the last minute, as we saw it, in seconds; absent where answers are not looked at";
+    ENDPOINT_EXPECTED_HITS: Gauge "fairlead_endpoint_prefix_expected_hit_rate" ["endpoint", "name"]
+        "Share of the last minute's prompt tokens that we took to be cached there, 0 to 1; absent where no strategy looks";
     ENDPOINT_SCRAPE_AGE: Gauge "fairlead_endpoint_scrape_age_seconds" ["endpoint", "name"]
         "Age of the last reading of the engine's metrics, in seconds; absent before the first";
     ENDPOINTS_STALE: Gauge "fairlead_endpoints_stale" []

@@ -53,6 +53,11 @@ pub struct Metrics {
     protocol_faults: ByLabel,
     endpoint_failures: ByLabel,
     put_aside: Counter,
+    prefix_answers: Counter,
+    prefix_prompt_tokens: Counter,
+    prefix_expected_tokens: Counter,
+    prefix_reported_tokens: Counter,
+    prefix_error_tokens: Counter,
     /// Bytes of request bodies held now; whoever holds bytes adds and subtracts them. Clones count together.
     pub body_bytes_held: Gauge,
     endpoints: Arc<EndpointsCell>,
@@ -90,6 +95,11 @@ impl Metrics {
             protocol_faults: register(it, families::PROTOCOL_FAULTS),
             endpoint_failures: by_failure,
             put_aside: register(it, families::ENDPOINTS_PUT_ASIDE),
+            prefix_answers: register(it, families::PREFIX_ANSWERS),
+            prefix_prompt_tokens: register(it, families::PREFIX_PROMPT_TOKENS),
+            prefix_expected_tokens: register(it, families::PREFIX_EXPECTED_TOKENS),
+            prefix_reported_tokens: register(it, families::PREFIX_REPORTED_TOKENS),
+            prefix_error_tokens: register(it, families::PREFIX_ERROR_TOKENS),
             body_bytes_held: register(it, families::BODY_BYTES_HELD),
             endpoints,
             watched,
@@ -172,6 +182,15 @@ impl Metrics {
     /// A failing endpoint began a pause.
     pub fn put_aside(&self) {
         self.put_aside.inc();
+    }
+
+    /// An engine reported how many tokens of a prompt came from its cache, where `expected` were expected to.
+    pub fn prefix_reported(&self, prompt: u64, expected: u64, reported: u64) {
+        self.prefix_answers.inc();
+        self.prefix_prompt_tokens.inc_by(prompt);
+        self.prefix_expected_tokens.inc_by(expected);
+        self.prefix_reported_tokens.inc_by(reported);
+        self.prefix_error_tokens.inc_by(expected.abs_diff(reported));
     }
 
     /// Shows the endpoints of the newest snapshot; engine numbers older than `stale_after` are left out,
