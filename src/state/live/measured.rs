@@ -1,6 +1,6 @@
 //! What we saw of an endpoint's answers ourselves, over a sliding window.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::domain::Moment;
@@ -26,6 +26,7 @@ pub struct Measured {
     has_ttft: AtomicBool,
     /// Prompt tokens that the endpoint was taken to have cached, and all of those prompts.
     prefixes: Window<2>,
+    answers: AtomicU64,
 }
 
 impl Default for Measured {
@@ -37,6 +38,7 @@ impl Default for Measured {
             ttft_buckets: Window::over(LENGTH),
             has_ttft: AtomicBool::default(),
             prefixes: Window::over(LENGTH),
+            answers: AtomicU64::default(),
         }
     }
 }
@@ -57,7 +59,13 @@ pub struct Outcomes {
 impl Measured {
     /// Books an answer.
     pub fn answered(&self, now: Moment) {
+        self.answers.fetch_add(1, Relaxed);
         self.outcomes.add(now, [1, 0]);
+    }
+
+    /// Requests answered since the endpoint appeared.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Relaxed)
     }
 
     /// Books a failure.
