@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::domain::{EndpointId, Moment};
+use crate::domain::EndpointId;
 use crate::routing::picker::lowest;
 use crate::routing::prefix::{Look, Prefixes, Speed, micros};
 use crate::routing::{

@@ -24,9 +24,9 @@ pub struct Measured {
     ttft_buckets: Window<TTFT_BUCKETS>,
     /// Whether a first token was ever seen: most endpoints' never are, and reading is then free.
     has_ttft: AtomicBool,
-    answers: AtomicU64,
     /// Prompt tokens that the endpoint was taken to have cached, and all of those prompts.
     prefixes: Window<2>,
+    answers: AtomicU64,
 }
 
 impl Default for Measured {
@@ -37,8 +37,8 @@ impl Default for Measured {
             ttft: Window::over(LENGTH),
             ttft_buckets: Window::over(LENGTH),
             has_ttft: AtomicBool::default(),
-            answers: AtomicU64::default(),
             prefixes: Window::over(LENGTH),
+            answers: AtomicU64::default(),
         }
     }
 }
