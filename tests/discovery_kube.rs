@@ -17,7 +17,9 @@ use common_kube::{MODEL, address, config, pod, soon, spread, watch};
 
 async fn api_with(pods: u32) -> FakeApi {
     let api = FakeApi::start(&[]).await.unwrap();
-    (0..pods).for_each(|number| drop(api.put_pod(&pod(number))));
+    for number in 0..pods {
+        api.put_pod(&pod(number));
+    }
     api
 }
 
@@ -101,20 +103,46 @@ async fn while_the_api_server_is_away_everything_stays_and_readiness_says_so() {
     }
 }
 
+async fn is_given_up(fault: Fault) {
+    let api = api_with(1).await;
+    api.set_fault(fault);
+    let watching = watch(config(&api)).await;
+    let since = Instant::now();
+    let asked = || api.requests().iter().filter(|line| line.contains("/pods?") && line.starts_with("WATCH")).count();
+    match fault {
+        // The watch is asked for anew without a word.
+        Fault::SilentWatch => {
+            soon("listed", || watching.status.loaded()).await;
+            soon("the watch is open", || asked() > 0).await;
+            soon("it is asked for again", || asked() > 0).await
+        }
+        _ => soon("it is noticed", || watching.counts().0 > 0).await,
+    };
+    let noticed = since.elapsed();
+    api.set_fault(Fault::None);
+    api.put_pod(&pod(1));
+    watching.has([0, 1].map(address)).await;
+    eprintln!("{fault:?}: noticed after {noticed:.1?}, with watches of 1 s");
+}
+
 #[tokio::test]
-async fn a_silent_api_server_is_given_up_and_asked_anew() {
-    for fault in [Fault::HangList, Fault::HangWatch, Fault::SilentWatch, Fault::GoneWatch] {
-        let api = api_with(1).await;
-        api.set_fault(fault);
-        let watching = watch(config(&api)).await;
-        let since = Instant::now();
-        soon("it is noticed", || watching.counts().0 > 0).await;
-        let noticed = since.elapsed();
-        api.set_fault(Fault::None);
-        api.put_pod(&pod(1));
-        watching.has([0, 1].map(address)).await;
-        eprintln!("{fault:?}: noticed after {noticed:.1?}, with watches of 1 s");
-    }
+async fn a_listing_that_is_never_answered_is_given_up() {
+    is_given_up(Fault::HangList).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_never_answered_is_given_up() {
+    is_given_up(Fault::HangWatch).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_silent_is_given_up() {
+    is_given_up(Fault::SilentWatch).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_as_too_old_begins_with_a_listing() {
+    is_given_up(Fault::GoneWatch).await;
 }
 
 #[tokio::test]
@@ -248,8 +276,12 @@ async fn a_thousand_pods_that_all_change_end_up_as_they_are() {
     let mut left = BTreeSet::new();
     for number in 0..PODS {
         match number % 4 {
-            0 => drop(api.delete("pods", "default", &format!("engine-{number:05}"))),
-            1 => drop(api.put_pod(&pod(number).ready(false))),
+            0 => {
+                api.delete("pods", "default", &format!("engine-{number:05}"));
+            }
+            1 => {
+                api.put_pod(&pod(number).ready(false));
+            }
             2 => {
                 api.delete("pods", "default", &format!("engine-{number:05}"));
                 api.put_pod(&pod(PODS + number));

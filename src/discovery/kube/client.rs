@@ -29,26 +29,32 @@ pub enum ConnectError {
     Client(#[from] kube::Error),
 }
 
-/// A client, and the namespace that is ours. Asks nothing of the API server yet.
-pub(super) async fn connect(config: &KubernetesDiscovery, status: &Arc<KubeStatus>) -> Result<Client, ConnectError> {
-    let mut settings = settings(config).await?;
+/// What all clients have in common; asks nothing of the API server yet.
+pub(super) async fn settings(config: &KubernetesDiscovery) -> Result<kube::Config, ConnectError> {
+    let mut settings = place(config).await?;
     settings.connect_timeout = Some(CONNECT_TIMEOUT);
     // Without it, a server that accepts a request and never answers is waited for without end.
     settings.read_timeout = Some(config.watch_timeout + SILENCE);
     settings.reset_reader_on_write = true;
     // Retrying is the watches' affair: below them nobody would see that anything is wrong.
     settings.default_retry = false;
+    Ok(settings)
+}
+
+/// A client for one watch. It tells `status` of each good answer: a watch that goes on without news says nothing else.
+pub(super) fn client(settings: kube::Config, watch: usize, status: &Arc<KubeStatus>) -> Result<Client, ConnectError> {
     let status = Arc::clone(status);
     let heard = MapResponseLayer::new(move |response: http::Response<_>| {
         if response.status().is_success() {
-            status.heard();
+            status.heard(watch);
         }
         response
     });
     Ok(ClientBuilder::try_from(settings)?.with_layer(&heard).build())
 }
 
-pub(super) async fn settings(config: &KubernetesDiscovery) -> Result<kube::Config, ConnectError> {
+/// Where the API server is, and who we are to it.
+async fn place(config: &KubernetesDiscovery) -> Result<kube::Config, ConnectError> {
     if let Some(server) = &config.server {
         let url = server.parse().map_err(|_| ConnectError::Server(server.clone()))?;
         return Ok(kube::Config::new(url));

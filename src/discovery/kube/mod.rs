@@ -49,7 +49,8 @@ const SAID_MAX: usize = 1024;
 /// A cluster to be watched.
 pub struct Cluster {
     config: KubernetesDiscovery,
-    client: Client,
+    /// One for each watch.
+    clients: Vec<Client>,
     scopes: Scopes,
     plan: Vec<(Kind, Scope)>,
     status: Arc<KubeStatus>,
@@ -67,13 +68,13 @@ impl Cluster {
     /// # Errors
     /// If nothing says where the API server is, or its certificates cannot be read.
     pub async fn connect(config: KubernetesDiscovery) -> Result<Self, ConnectError> {
-        // The plan needs our own namespace, which the connection knows; its status needs the plan.
-        let namespace = client::settings(&config).await?.default_namespace;
-        let scopes = Scopes::plan(&config, &namespace);
+        let settings = client::settings(&config).await?;
+        let scopes = Scopes::plan(&config, &settings.default_namespace);
         let plan = plan(&config, &scopes);
         let status = Arc::new(KubeStatus::new(plan.iter().map(|(kind, _)| kind.plural())));
-        let client = client::connect(&config, &status).await?;
-        Ok(Self { config, client, scopes, plan, status })
+        let clients = (0..plan.len()).map(|watch| client::client(settings.clone(), watch, &status));
+        let clients = clients.collect::<Result<_, _>>()?;
+        Ok(Self { config, clients, scopes, plan, status })
     }
 
     /// How it is doing.
@@ -98,7 +99,11 @@ impl Cluster {
     }
 
     fn watch(&self, kind: Kind, scope: &Scope, mouth: Mouth) -> BoxFuture<'_, ()> {
-        let Some(status) = self.status.watches().get(mouth.watch) else { return Box::pin(std::future::ready(())) };
+        let (Some(status), Some(client)) = (self.status.watches().get(mouth.watch), self.clients.get(mouth.watch))
+        else {
+            return Box::pin(std::future::ready(()));
+        };
+        let client = client.clone();
         let seconds = u32::try_from(self.config.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let mut config = watcher::Config::default().timeout(seconds);
         if kind == Kind::Pods && !self.config.pod_selector.is_empty() {
@@ -107,7 +112,6 @@ impl Cluster {
         if let Scope::Object(name) = scope {
             config = config.fields(&format!("metadata.name={}", name.name));
         }
-        let client = self.client.clone();
         match (kind.resource(&self.config), scope) {
             (None, Scope::Namespace(namespace)) => {
                 Box::pin(follow(Api::<Pod>::namespaced(client, namespace), config, false, mouth, status))

@@ -45,7 +45,7 @@ impl std::fmt::Display for Name {
 #[serde(from = "WirePod")]
 pub(super) struct Pod {
     /// Namespace, name and version alone.
-    meta: ObjectMeta,
+    pub(super) meta: ObjectMeta,
     /// What endpoints are made of.
     pub(super) facts: PodFacts,
 }
@@ -67,9 +67,7 @@ pub(super) struct PodFacts {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(from = "WireCustom")]
 pub(super) struct Custom {
-    meta: ObjectMeta,
-    /// When it was made, as RFC 3339 text, which sorts by age.
-    pub(super) created: String,
+    pub(super) meta: ObjectMeta,
     /// What it is to be.
     pub(super) spec: Value,
     /// What it is.
@@ -85,7 +83,6 @@ struct WireMeta {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<IgnoredAny>,
-    creation_timestamp: Option<String>,
 }
 
 impl WireMeta {
@@ -175,12 +172,7 @@ impl From<WirePod> for Pod {
 
 impl From<WireCustom> for Custom {
     fn from(mut object: WireCustom) -> Self {
-        Self {
-            created: object.metadata.creation_timestamp.take().unwrap_or_default(),
-            meta: object.metadata.identity(),
-            spec: object.spec,
-            status: object.status,
-        }
+        Self { meta: object.metadata.identity(), spec: object.spec, status: object.status }
     }
 }
 

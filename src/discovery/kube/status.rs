@@ -84,7 +84,11 @@ impl KubeStatus {
         }
     }
 
-    pub(super) fn heard(&self) {
+    /// The API server answered well.
+    pub(super) fn heard(&self, watch: usize) {
+        if let Some(watch) = self.watches.get(watch) {
+            *watch.error() = None;
+        }
         self.heard.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
@@ -102,12 +106,6 @@ impl KubeStatus {
 impl WatchStatus {
     pub(super) fn event(&self) {
         self.events.fetch_add(1, Relaxed);
-        self.well();
-    }
-
-    /// All is well again.
-    pub(super) fn well(&self) {
-        *self.error() = None;
     }
 
     pub(super) fn listing(&self) {

@@ -108,10 +108,7 @@ async fn hear<K: Watched>(event: Event<K>, mouth: &Mouth, status: &WatchStatus) 
             return false;
         }
         Event::InitApply(object) => mouth.say(object.said()).await,
-        Event::InitDone => {
-            status.well();
-            mouth.say(Said::Listed).await;
-        }
+        Event::InitDone => mouth.say(Said::Listed).await,
         Event::Apply(object) => {
             status.event();
             mouth.say(object.said()).await;
