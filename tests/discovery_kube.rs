@@ -202,6 +202,19 @@ async fn every_pool_of_a_namespace_can_be_followed() {
 }
 
 #[tokio::test]
+async fn objectives_and_rewrites_of_a_pool_are_followed_and_a_cluster_may_not_know_them() {
+    let api = FakeApi::start(&["inferencemodelrewrites"]).await.unwrap();
+    api.put("inferencepools", pool("one", "x", &[8000]));
+    let spec = json!({ "priority": 3, "poolRef": { "name": "one" } });
+    api.put("inferenceobjectives", custom("InferenceObjective", "default", "hot", &spec, &Value::Null));
+    let watching = watch(KubernetesDiscovery { pools: "default/one".into(), ..config(&api) }).await;
+    soon("the objective is known", || watching.policies.load().priority("hot") == 3).await;
+    api.delete("inferenceobjectives", "default", "hot");
+    soon("it is gone", || watching.policies.load().priority("hot") == 0).await;
+    assert!(watching.status.readiness().0);
+}
+
+#[tokio::test]
 async fn adapters_come_and_go_with_their_objects_and_a_cluster_may_not_know_them() {
     let api = api_with(1).await;
     let watching = watch(config(&api)).await;

@@ -25,8 +25,13 @@ const FILE: SourceId = SourceId(1);
 const KUBERNETES: SourceId = SourceId(2);
 
 /// Labels of the series of each kind of object that may be watched.
-const RESOURCES: [&[(&str, &str)]; 3] =
-    [&[("resource", "pods")], &[("resource", "inferencepools")], &[("resource", "modeladapters")]];
+const RESOURCES: [&[(&str, &str)]; 5] = [
+    &[("resource", "pods")],
+    &[("resource", "inferencepools")],
+    &[("resource", "modeladapters")],
+    &[("resource", "inferenceobjectives")],
+    &[("resource", "inferencemodelrewrites")],
+];
 
 /// Whether a source has given its endpoints once.
 pub(super) type IsLoaded = Box<dyn Fn() -> bool + Send + Sync>;
@@ -86,7 +91,10 @@ impl Cold {
         let cluster = Cluster::connect(config).await.context("cannot watch Kubernetes")?;
         let status = Arc::clone(cluster.status());
         self.watch_cluster(&status);
-        self.keep("kubernetes", cluster.run(KUBERNETES, self.changes.clone(), self.cancel.clone()));
+        self.keep(
+            "kubernetes",
+            cluster.run(KUBERNETES, self.changes.clone(), self.core.policies.clone(), self.cancel.clone()),
+        );
         Ok(Box::new(move || status.loaded()))
     }
 

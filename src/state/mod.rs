@@ -5,6 +5,7 @@
 mod demand;
 mod endpoint;
 mod live;
+mod policies;
 mod registry;
 mod slots;
 mod snapshot;
@@ -16,6 +17,7 @@ pub use endpoint::Endpoint;
 pub use live::{
     Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Question, Signals,
 };
+pub use policies::{Policies, PolicyReader, Rewrite};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
 pub use snapshot::{ModelView, Reader, Snapshot};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fairlead::config::KubernetesDiscovery;
 use fairlead::discovery::kube::{Cluster, KubeStatus};
-use fairlead::state::{Reader, Registry, SourceId, run_registry};
+use fairlead::state::{PolicyReader, Reader, Registry, SourceId, run_registry};
 use fairlead_lab::kube::{FakeApi, Pod};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -23,6 +23,7 @@ pub(crate) const MODEL: &str = "llama-3-8b";
 /// A registry that follows a cluster.
 pub(crate) struct Watching {
     pub(crate) reader: Reader,
+    pub(crate) policies: PolicyReader,
     pub(crate) status: Arc<KubeStatus>,
     _stop: DropGuard,
 }
@@ -46,8 +47,9 @@ pub(crate) async fn watch(config: KubernetesDiscovery) -> Watching {
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(run_registry(registry, changes, Vec::new(), cancel.clone()));
-    tasks.spawn(cluster.run(SourceId(0), sink, cancel.clone()));
-    Watching { reader, status, _stop: cancel.drop_guard() }
+    let policies = PolicyReader::default();
+    tasks.spawn(cluster.run(SourceId(0), sink, policies.clone(), cancel.clone()));
+    Watching { reader, policies, status, _stop: cancel.drop_guard() }
 }
 
 impl Watching {

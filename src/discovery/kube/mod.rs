@@ -8,6 +8,7 @@ mod client;
 mod endpoints;
 mod objects;
 mod picture;
+mod policies;
 mod pools;
 mod rules;
 mod scope;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::KubernetesDiscovery;
-use crate::state::{Change, SourceId};
+use crate::state::{Change, PolicyReader, SourceId};
 
 use objects::{Custom, Name, Pod};
 use picture::{Kind, Picture, Said};
@@ -83,14 +84,20 @@ impl Cluster {
     }
 
     /// Keeps the registry's set for `source` equal to what the cluster has, until `cancel` fires or the registry is
-    /// gone. Says nothing before everything was listed once.
-    pub async fn run(self, source: SourceId, sink: mpsc::Sender<Change>, cancel: CancellationToken) {
+    /// gone, and `policies` to what its objectives and rewrites say. Says nothing before everything was listed once.
+    pub async fn run(
+        self,
+        source: SourceId,
+        sink: mpsc::Sender<Change>,
+        policies: PolicyReader,
+        cancel: CancellationToken,
+    ) {
         let (said, hearing) = mpsc::channel(SAID_MAX);
         let watches = join_all((0..).zip(&self.plan).map(|(watch, (kind, scope))| {
             let mouth = Mouth { watch, sink: said.clone() };
             self.watch(*kind, scope, mouth)
         }));
-        let folding = self.fold(source, hearing, &sink);
+        let folding = self.fold(source, hearing, &sink, &policies);
         tokio::select! {
             () = cancel.cancelled() => {}
             _ = watches => {}
@@ -128,7 +135,13 @@ impl Cluster {
         }
     }
 
-    async fn fold(&self, source: SourceId, mut hearing: mpsc::Receiver<(usize, Said)>, sink: &mpsc::Sender<Change>) {
+    async fn fold(
+        &self,
+        source: SourceId,
+        mut hearing: mpsc::Receiver<(usize, Said)>,
+        sink: &mpsc::Sender<Change>,
+        policies: &PolicyReader,
+    ) {
         let kinds: Vec<_> = self.plan.iter().map(|(kind, _)| *kind).collect();
         let mut picture = Picture::new(Rules::from(&self.config), self.scopes.clone(), &kinds);
         let mut batch = Vec::new();
@@ -138,6 +151,9 @@ impl Cluster {
             }
             if !picture.is_complete() {
                 continue;
+            }
+            if let Some(changed) = picture.policies() {
+                policies.publish(changed);
             }
             let patch = picture.patch();
             let first = !self.status.loaded();
@@ -161,7 +177,13 @@ fn plan(config: &KubernetesDiscovery, scopes: &Scopes) -> Vec<(Kind, Scope)> {
     let adapters = scopes.labelled.iter().filter(|_| config.adapters);
     let pods = scopes.pods.iter().map(|scope| (Kind::Pods, scope.clone()));
     let pools = scopes.pools.iter().map(|scope| (Kind::Pools, scope.clone()));
-    pods.chain(pools).chain(adapters.map(|scope| (Kind::Adapters, scope.clone()))).collect()
+    let mut plan: Vec<_> = pods.chain(pools).chain(adapters.map(|scope| (Kind::Adapters, scope.clone()))).collect();
+    if config.objectives {
+        for kind in [Kind::Objectives, Kind::Rewrites] {
+            plan.extend(scopes.policies().into_iter().map(|scope| (kind, scope)));
+        }
+    }
+    plan
 }
 
 impl Kind {
@@ -171,12 +193,14 @@ impl Kind {
             Self::Pods => "pods",
             Self::Pools => "inferencepools",
             Self::Adapters => "modeladapters",
+            Self::Objectives => "inferenceobjectives",
+            Self::Rewrites => "inferencemodelrewrites",
         }
     }
 
     /// Whether a cluster may do without it.
     const fn is_optional(self) -> bool {
-        matches!(self, Self::Adapters)
+        matches!(self, Self::Adapters | Self::Objectives | Self::Rewrites)
     }
 
     /// The custom resource; `None` for pods.
@@ -191,6 +215,8 @@ impl Kind {
                 of(&config.pool_group, version, "InferencePool")
             }
             Self::Adapters => of("model.aibrix.ai", "v1alpha1", "ModelAdapter"),
+            Self::Objectives => of("llm-d.ai", "v1alpha2", "InferenceObjective"),
+            Self::Rewrites => of("llm-d.ai", "v1alpha2", "InferenceModelRewrite"),
         }
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct PodFacts {
 #[serde(from = "WireCustom")]
 pub(super) struct Custom {
     pub(super) meta: ObjectMeta,
+    /// When it was made, as RFC 3339 text, which sorts by age.
+    pub(super) created: String,
     /// What it is to be.
     pub(super) spec: Value,
     /// What it is.
@@ -83,6 +85,7 @@ struct WireMeta {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<IgnoredAny>,
+    creation_timestamp: Option<String>,
 }
 
 impl WireMeta {

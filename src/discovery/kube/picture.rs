@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::domain::EndpointSpec;
+use crate::state::Policies;
 
 use super::endpoints::{Around, endpoints};
 use super::objects::{Custom, Name, Pod, PodFacts};
+use super::policies::PolicyFacts;
 use super::pools::{PoolFacts, adapter_pods};
 use super::rules::Rules;
 use super::scope::Scopes;
@@ -22,6 +24,10 @@ pub(super) enum Kind {
     Pools,
     /// AIBrix's LoRA adapters.
     Adapters,
+    /// Priorities by name.
+    Objectives,
+    /// Rules by which models are rewritten.
+    Rewrites,
 }
 
 /// What a watch says.
@@ -67,6 +73,10 @@ pub(super) struct Picture {
     pods: Table<PodFacts>,
     pools: Table<PoolFacts>,
     adapters: Table<Vec<String>>,
+    objectives: Table<PolicyFacts>,
+    rewrites: Table<PolicyFacts>,
+    /// Pools, objectives or rewrites have changed.
+    policies_changed: bool,
     /// Adapters by the pod that they are on.
     adapters_on: HashMap<Name, BTreeSet<Arc<Name>>>,
     /// What each pod was last told to have.
@@ -88,6 +98,9 @@ impl Picture {
             pods: Table::default(),
             pools: Table::default(),
             adapters: Table::default(),
+            objectives: Table::default(),
+            rewrites: Table::default(),
+            policies_changed: false,
             adapters_on: HashMap::new(),
             addresses: HashMap::new(),
             holders: HashMap::new(),
@@ -138,6 +151,11 @@ impl Picture {
                     self.touch_namespace(&name.namespace);
                 }
             }
+            Kind::Objectives | Kind::Rewrites => {
+                // One that cannot be read is of no pool.
+                let facts = PolicyFacts::read(object).unwrap_or_default();
+                self.policies_changed |= self.policies_of(kind).put(seen, name, facts).is_some();
+            }
             Kind::Adapters => {
                 let before = self.adapters.get(&name).cloned().unwrap_or_default();
                 let pods = adapter_pods(object);
@@ -156,6 +174,9 @@ impl Picture {
                     self.touch_namespace(&name.namespace);
                 }
             }
+            Kind::Objectives | Kind::Rewrites => {
+                self.policies_changed |= self.policies_of(kind).remove(name).is_some();
+            }
             Kind::Adapters => {
                 if let Some((name, pods)) = self.adapters.remove(name) {
                     self.move_adapter(&name, &pods, &[]);
@@ -172,6 +193,9 @@ impl Picture {
                     self.touch_namespace(&name.namespace);
                 }
             }
+            Kind::Objectives | Kind::Rewrites => {
+                self.policies_changed |= !self.policies_of(kind).sweep(complete).is_empty();
+            }
             Kind::Adapters => {
                 for (name, pods) in self.adapters.sweep(complete) {
                     self.move_adapter(&name, &pods, &[]);
@@ -180,7 +204,13 @@ impl Picture {
         }
     }
 
+    fn policies_of(&mut self, kind: Kind) -> &mut Table<PolicyFacts> {
+        if kind == Kind::Objectives { &mut self.objectives } else { &mut self.rewrites }
+    }
+
+    /// Of a pool.
     fn touch_namespace(&mut self, namespace: &str) {
+        self.policies_changed = true;
         self.dirty.extend(self.pods.of_namespace(namespace).map(|(name, _)| Arc::clone(name)));
     }
 
@@ -221,6 +251,23 @@ impl Picture {
     /// Whether there is a pool of that name.
     pub(super) fn has_pool(&self, name: &Name) -> bool {
         self.pools.get(name).is_some()
+    }
+
+    /// Priorities and rewrites of our pools, if any of it changed since the last call.
+    ///
+    /// Of rules, those for named models come first, then the older object, then the order in the object.
+    pub(super) fn policies(&mut self) -> Option<Policies> {
+        if !std::mem::take(&mut self.policies_changed) {
+            return None;
+        }
+        let is_ours = |name: &Name, facts: &PolicyFacts| self.has_pool(&Name::new(&name.namespace, &facts.pool));
+        let objectives = self.objectives.iter().filter(|(name, facts)| is_ours(name, facts));
+        let objectives = objectives.map(|(name, facts)| (name.name.clone(), facts.priority)).collect();
+        let mut objects: Vec<_> = self.rewrites.iter().filter(|(name, facts)| is_ours(name, facts)).collect();
+        objects.sort_by_key(|(_, facts)| &facts.created);
+        let mut rewrites: Vec<_> = objects.iter().flat_map(|(_, facts)| facts.rules.iter().cloned()).collect();
+        rewrites.sort_by_key(|rule| rule.models.is_empty());
+        Some(Policies { objectives, rewrites })
     }
 
     /// What changed since the last call.

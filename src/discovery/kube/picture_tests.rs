@@ -5,10 +5,12 @@ use crate::config::KubernetesDiscovery;
 
 use super::*;
 
-const KINDS: [Kind; 3] = [Kind::Pods, Kind::Pools, Kind::Adapters];
+const KINDS: [Kind; 5] = [Kind::Pods, Kind::Pools, Kind::Adapters, Kind::Objectives, Kind::Rewrites];
 const PODS: usize = 0;
 const POOLS: usize = 1;
 const ADAPTERS: usize = 2;
+const OBJECTIVES: usize = 3;
+const REWRITES: usize = 4;
 
 /// A picture of namespace `n` that has listed everything, with nothing there.
 fn empty() -> Picture {
@@ -175,6 +177,40 @@ fn adapters_find_their_pods_in_either_order_and_outlive_updates() {
     assert_eq!(adapters(&mut picture), Some(vec![]));
     picture.fold(ADAPTERS, Said::Absent);
     assert!(picture.adapters_on.is_empty());
+}
+
+fn rewrite(name: &str, created: &str, pool: &str, model: Option<&str>, to: &str) -> Said {
+    let matches: Vec<_> = model.iter().map(|model| json!({ "model": { "value": model } })).collect();
+    let rules = json!([{ "matches": matches, "targets": [{ "modelRewrite": to }] }]);
+    let metadata = json!({ "name": name, "namespace": "n", "creationTimestamp": created });
+    let object = json!({ "metadata": metadata, "spec": { "poolRef": { "name": pool }, "rules": rules } });
+    Said::Custom(Box::new(serde_json::from_value(object).unwrap()))
+}
+
+#[test]
+fn policies_of_our_pools_count_named_models_first_and_then_the_older_object() {
+    let mut picture = empty();
+    picture.policies();
+    let objective = |pool| custom("hot", json!({ "priority": 5, "poolRef": { "name": pool } }), Value::Null);
+    picture.fold(OBJECTIVES, objective("p"));
+    assert_eq!(picture.policies().unwrap().priority("hot"), 0, "there is no such pool yet");
+    picture.fold(POOLS, custom("p", json!({ "selector": {}, "targetPorts": [] }), Value::Null));
+    assert_eq!(picture.policies().unwrap().priority("hot"), 5);
+    for said in [
+        rewrite("a", "2026-01-03T00:00:00Z", "p", Some("m"), "late"),
+        rewrite("b", "2026-01-01T00:00:00Z", "p", None, "any"),
+        rewrite("c", "2026-01-02T00:00:00Z", "p", Some("m"), "early"),
+        rewrite("d", "2025-01-01T00:00:00Z", "other", Some("m"), "not ours"),
+    ] {
+        picture.fold(REWRITES, said);
+    }
+    let policies = picture.policies().unwrap();
+    assert_eq!((policies.rewrite("m", 0), policies.rewrite("x", 0)), (Some("early"), Some("any")));
+    assert!(picture.policies().is_none(), "told once");
+    picture.fold(REWRITES, gone("c"));
+    picture.fold(OBJECTIVES, Said::Absent);
+    let policies = picture.policies().unwrap();
+    assert_eq!((policies.rewrite("m", 0), policies.priority("hot")), (Some("late"), 0));
 }
 
 #[test]

@@ -17,6 +17,16 @@ pub(super) enum Scope {
     Object(Name),
 }
 
+impl Scope {
+    /// The namespace of an object, or the scope itself.
+    fn namespace(&self) -> Self {
+        match self {
+            Self::Object(name) => Self::Namespace(name.namespace.to_string()),
+            wider => wider.clone(),
+        }
+    }
+}
+
 /// What is watched where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scopes {
@@ -40,14 +50,16 @@ impl Scopes {
             config.pools.iter().filter(|name| *name != "*").map(|name| pool(name, own)).collect();
         let pools = if config.pools.has_all() { places } else { named.iter().cloned().map(Scope::Object).collect() };
         let mut pods: BTreeSet<Scope> = labelled.iter().cloned().collect();
-        pods.extend(pools.iter().map(|scope| match scope {
-            Scope::Object(name) => Scope::Namespace(name.namespace.to_string()),
-            wider => wider.clone(),
-        }));
+        pods.extend(pools.iter().map(Scope::namespace));
         if pods.contains(&Scope::All) {
             pods = BTreeSet::from([Scope::All]);
         }
         Self { pods: pods.into_iter().collect(), pools, labelled, named: named.into_iter().collect() }
+    }
+
+    /// Where objectives and rewrites of the pools are.
+    pub(super) fn policies(&self) -> BTreeSet<Scope> {
+        self.pools.iter().map(Scope::namespace).collect()
     }
 
     /// Whether the pods of a namespace are found by their model label.

@@ -64,6 +64,11 @@ impl<T: PartialEq> Table<T> {
         rows.map(|(name, (_, value))| (name, value))
     }
 
+    /// All, in the order of names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<Name>, &T)> {
+        self.rows.iter().map(|(name, (_, value))| (name, value))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
