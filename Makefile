@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
 COMPARE_FLAGS ?=
 
-.PHONY: help demo build test test-llama test-shuttle test-vllm check bench bench-scrape compare fuzz envoy clean
+.PHONY: help demo build test test-kube test-llama test-shuttle test-vllm check bench bench-scrape compare fuzz envoy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -53,6 +53,10 @@ endif
 
 # The opt-in suites print what the engines showed, so their output is not kept back.
 REAL := $(CARGO) test --package fairlead --test
+
+test-kube: ## discovery against a real kube-apiserver (builds it once: 10 minutes)
+	@tools/fetch-kube.sh
+	@FAIRLEAD_KUBE=$(CURDIR)/.kube $(REAL) real_kube -- --ignored --nocapture
 
 test-llama: envoy ## a real llama.cpp server behind Fairlead and Envoy (builds it once: 15 minutes)
 	@tools/fetch-llama.sh
@@ -100,4 +104,4 @@ envoy: ## fetch the pinned Envoy into .envoy (ENVOY=/path uses yours)
 
 clean: ## remove what was built, fetched and written at run time
 	@$(CARGO) clean --quiet
-	@rm -rf .envoy .llama .vllm run
+	@rm -rf .envoy .kube .llama .vllm run

@@ -1,5 +1,7 @@
 //! Wiring: builds the parts, owns the task tree, and knows the order of start and stop.
 
+mod sources;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,32 +18,25 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::config::{Config, Loaded, Routing};
-use crate::discovery::{self, SourceStatus};
-use crate::domain::{Clock, Complaint, EndpointSpec};
+use crate::discovery;
+use crate::domain::{Clock, Complaint};
 use crate::exchange::Core;
 use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
 use crate::index::Stats;
 use crate::routing::{Configured, StrategySet, describe};
 use crate::scrape::{self, Freshness, ScrapeStatus};
-use crate::state::{Change, Observer, Reader, Registry, SourceId, run_registry};
+use crate::state::{Change, Observer, Reader, Registry, run_registry};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::families;
 
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
-/// How often a start looks whether the first endpoints are there.
-const KNOWN_POLL: Duration = Duration::from_millis(2);
 /// How long background tasks may take to end.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 /// How often gRPC health is brought in step with readiness.
 const HEALTH_PACE: Duration = Duration::from_millis(50);
 /// How often what is known of prefixes is put in order.
 const UPKEEP_PACE: Duration = Duration::from_secs(1);
-/// Endpoints written in the configuration.
-const STATIC: SourceId = SourceId(0);
-/// Endpoints of the watched file.
-const FILE: SourceId = SourceId(1);
-
 /// What is wrong with the strategies and profiles of a configuration.
 pub fn check_strategies(config: &Config) -> Vec<Complaint> {
     StrategySet::configured(configured(config)).err().map(|invalid| invalid.0).unwrap_or_default()
@@ -119,7 +114,7 @@ impl Cold {
 
     /// Everything from start to drain.
     async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
-        let sources = self.start_discovery().await;
+        let sources = self.start_discovery().await?;
         self.start_scraping();
         self.start_upkeep();
         self.start_admin().await?;
@@ -168,52 +163,6 @@ impl Cold {
                 cancel.cancel();
             }
         });
-    }
-
-    /// Starts the sources, and tells those that give their endpoints only later. Ready when each has done so once.
-    async fn start_discovery(&self) -> Vec<Arc<SourceStatus>> {
-        let discovery = &self.config.discovery;
-        if !discovery.fixed.is_empty() {
-            let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
-            // The registry's task lives as long as we do; if it is gone, so is the process.
-            drop(self.changes.send(Change::Replace(STATIC, specs)).await);
-        }
-        let mut sources = Vec::new();
-        if let Some(file) = discovery.file.clone() {
-            let status = Arc::new(SourceStatus::default());
-            self.watch_source(&status);
-            let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
-            sources.push(Arc::clone(&status));
-            self.keep("endpoint file", discovery::run_file(file, FILE, sink, status, cancel));
-        } else if discovery.fixed.is_empty() {
-            self.readiness.set("discovery", true, "no source of endpoints is configured");
-        } else {
-            self.readiness.set("discovery", true, "endpoints are written in the configuration");
-        }
-        sources
-    }
-
-    /// Waits until every source has given its endpoints once and the registry has taken them. Whoever listens before
-    /// refuses requests that the proxy could have sent on without us.
-    async fn endpoints_known(&self, sources: &[Arc<SourceStatus>]) {
-        let taken = || self.changes.capacity() == self.changes.max_capacity();
-        while !(sources.iter().all(|source| source.loaded()) && taken()) {
-            tokio::time::sleep(KNOWN_POLL).await;
-        }
-    }
-
-    fn watch_source(&self, status: &Arc<SourceStatus>) {
-        let source = Arc::clone(status);
-        self.readiness.watch("discovery", move || match (source.loaded(), source.last_error()) {
-            (true, None) => (true, "endpoint file loaded".to_owned()),
-            (true, Some(error)) => (true, format!("the last good endpoints stay in use: {error}")),
-            (false, Some(error)) => (false, error),
-            (false, None) => (false, "endpoint file not read yet".to_owned()),
-        });
-        let (ok, failed) = (Arc::clone(status), Arc::clone(status));
-        let family = families::DISCOVERY_RELOADS;
-        self.metrics.watch(family, &[("source", "file"), ("result", "ok")], move || ok.reloads_ok() as f64);
-        self.metrics.watch(family, &[("source", "file"), ("result", "failed")], move || failed.reloads_failed() as f64);
     }
 
     fn start_scraping(&self) {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Config, FileDiscovery, Form, SETTINGS, Setting};
+use super::{Config, FileDiscovery, Form, KubernetesDiscovery, SETTINGS, Setting};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -117,8 +117,9 @@ fn row(page: &mut String, setting: &Setting) {
 /// The default of a setting as one would write it; `None` if it has none.
 pub fn default_text(setting: &Setting) -> Option<String> {
     let mut config = Config::default();
-    // Its section is absent by default, but some of its values have defaults once it is there.
+    // These sections are absent by default, but some of their values have defaults once they are there.
     config.discovery.file = serde_json::from_value::<FileDiscovery>(serde_json::json!({ "path": "" })).ok();
+    config.discovery.kubernetes = Some(KubernetesDiscovery::default());
     let tree = serde_json::to_value(&config).ok()?;
     let value = setting.key.split('.').try_fold(&tree, |value, part| value.get(part))?;
     match value {

@@ -3,6 +3,7 @@
 pub mod docs;
 mod endpoints;
 mod fault;
+mod kubernetes;
 mod load;
 mod model;
 mod settings;
@@ -12,6 +13,7 @@ mod values;
 
 pub use endpoints::*;
 pub use fault::{Fault, Origin};
+pub use kubernetes::*;
 pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
 pub use settings::{Form, SETTINGS, Setting, setting};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointConfig, ListenAddress};
+use super::{EndpointConfig, KubernetesDiscovery, ListenAddress};
 use crate::domain::{ModelProfiles, StrategySpec};
 
 /// Everything that Fairlead can be told.
@@ -123,6 +123,8 @@ pub struct Discovery {
     pub fixed: Vec<EndpointConfig>,
     /// A watched file with the same list.
     pub file: Option<FileDiscovery>,
+    /// Pods of a Kubernetes cluster.
+    pub kubernetes: Option<KubernetesDiscovery>,
 }
 
 /// A watched file of endpoints.

@@ -149,6 +149,76 @@ pub const SETTINGS: &[Setting] = &[
         "Read again at least this often, should the file system not report a change.",
     ),
     set(
+        "discovery.kubernetes.namespaces",
+        Form::Text,
+        "Namespaces whose pods are found by their model label, separated by commas; `*` means all. Not set: all, but none where pools are named.",
+    ),
+    set(
+        "discovery.kubernetes.pools",
+        Form::Text,
+        "InferencePools whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas; `*` means all that are in the namespaces.",
+    ),
+    set(
+        "discovery.kubernetes.pool_group",
+        Form::Text,
+        "API group of InferencePools; `inference.networking.x-k8s.io` is the older one.",
+    ),
+    set(
+        "discovery.kubernetes.pod_selector",
+        Form::Text,
+        "Label selector that the API server applies to pods; empty means all pods of the namespaces.",
+    ),
+    set(
+        "discovery.kubernetes.adapters",
+        Form::Bool,
+        "Whether AIBrix's `ModelAdapter` objects are read, which say on which pods a LoRA adapter is.",
+    ),
+    set(
+        "discovery.kubernetes.objectives",
+        Form::Bool,
+        "Whether `InferenceObjective` and `InferenceModelRewrite` objects are read, where pools are.",
+    ),
+    set("discovery.kubernetes.port", Form::Number, "Port of a pod that names none."),
+    set(
+        "discovery.kubernetes.server",
+        Form::Text,
+        "URL of the API server, without credentials. Not set: from `kubeconfig`, else from the pod that we run in.",
+    ),
+    set(
+        "discovery.kubernetes.kubeconfig",
+        Form::Path,
+        "Path of a kubeconfig file. Not set: the variable `KUBECONFIG` or `~/.kube/config` if there is one, else the pod that we run in.",
+    ),
+    set("discovery.kubernetes.context", Form::Text, "Context in that file; not set means its current one."),
+    set(
+        "discovery.kubernetes.watch_timeout",
+        Form::Duration,
+        "How long one watch lasts before it is asked for anew. An API server that is silent for 10 s longer is given up.",
+    ),
+    set("discovery.kubernetes.labels.model", Form::Text, "The model that the pod serves."),
+    set("discovery.kubernetes.labels.port", Form::Text, "The port that it serves at."),
+    set(
+        "discovery.kubernetes.labels.metrics_port",
+        Form::Text,
+        "The port of its metrics page; without it the serving port.",
+    ),
+    set(
+        "discovery.kubernetes.labels.engine",
+        Form::Text,
+        "The engine: `vllm`, `sglang`, `trtllm`, `xllm` and so on; without it the engine is recognised by its metrics.",
+    ),
+    set("discovery.kubernetes.labels.role", Form::Text, "`prefill` or `decode`."),
+    set("discovery.kubernetes.labels.profiles", Form::Text, "Config profiles, as JSON."),
+    set("discovery.kubernetes.labels.weight", Form::Text, "Relative capacity, 1 to 1,000."),
+    set("discovery.kubernetes.labels.cost", Form::Text, "Relative cost, at least 0."),
+    set("discovery.kubernetes.labels.tier", Form::Text, "Tier name."),
+    set("discovery.kubernetes.labels.region", Form::Text, "Region name."),
+    set(
+        "discovery.kubernetes.labels.active_ports",
+        Form::Text,
+        "The ports of a pool that are live on the pod, separated by commas; without it all of them.",
+    ),
+    set(
         "destination.target_pod",
         Form::Bool,
         "Set request header `target-pod: ip:port` (AIBrix; `ORIGINAL_DST` clusters).",
@@ -250,12 +320,13 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{Config, FileDiscovery};
+    use crate::config::{Config, FileDiscovery, KubernetesDiscovery};
 
     /// The doc comments of the fields in `model.rs`, by `section.field`.
     fn field_docs() -> Vec<(String, String)> {
         let (mut section, mut doc, mut found) = (String::new(), Vec::new(), Vec::new());
-        for line in include_str!("model.rs").lines().map(str::trim) {
+        let text = concat!(include_str!("model.rs"), include_str!("kubernetes.rs"));
+        for line in text.lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("/// ") {
                 doc.push(text);
             } else if let Some(name) = line.strip_prefix("pub struct ") {
@@ -263,6 +334,8 @@ mod tests {
                     .trim_end_matches(" {")
                     .to_lowercase()
                     .replace("filediscovery", "discovery.file")
+                    .replace("kubernetesdiscovery", "discovery.kubernetes")
+                    .replace("kuberneteslabels", "discovery.kubernetes.labels")
                     .replace("genericengine", "scrape.generic");
                 doc.clear();
             } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
@@ -293,6 +366,7 @@ mod tests {
         let mut config = Config::default();
         config.discovery.file =
             Some(FileDiscovery { path: PathBuf::from("x"), poll: std::time::Duration::from_secs(1) });
+        config.discovery.kubernetes = Some(KubernetesDiscovery::default());
         let mut keys = Vec::new();
         scalars(&serde_json::to_value(&config).unwrap(), "", &mut keys);
         let mut settings: Vec<_> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();

@@ -25,6 +25,7 @@ pub(super) fn faults(config: &Config, tree: &Node, complaints: &dyn Fn(&Config) 
     check.durations(config);
     check.endpoints(config);
     check.generic(config);
+    check.kubernetes(config);
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
     check.require(filter.is_ok(), &["log.filter"], || {
         format!("\"{}\" is not a filter; write such as info or fairlead=debug,info", config.log.filter)
@@ -70,6 +71,24 @@ impl Check<'_> {
                 nodes.get(index).map_or((index, Origin::Default), |(at, node)| (*at, node.origin.clone()));
             self.faults.push(Fault { origin, key: format!("discovery.static[{written_at}]"), message });
         }
+    }
+
+    fn kubernetes(&mut self, config: &Config) {
+        let Some(kubernetes) = &config.discovery.kubernetes else { return };
+        let seconds = kubernetes.watch_timeout.as_secs();
+        self.require((1..=3600).contains(&seconds), &["discovery.kubernetes.watch_timeout"], || {
+            "must be 1s to 1h".to_owned()
+        });
+        self.require(kubernetes.port != 0, &["discovery.kubernetes.port"], || "is 0; write a port".to_owned());
+        let is_name = |name: &str| name == "*" || !name.split('/').any(str::is_empty) && name.split('/').count() <= 2;
+        let wrong = kubernetes.pools.iter().find(|name| !is_name(name));
+        self.require(wrong.is_none(), &["discovery.kubernetes.pools"], || {
+            format!("\"{}\" is not the name of a pool; write name or namespace/name", wrong.unwrap_or_default())
+        });
+        let given = kubernetes.server.is_none() || kubernetes.kubeconfig.is_none();
+        self.require(given, &["discovery.kubernetes.server", "discovery.kubernetes.kubeconfig"], || {
+            "the API server is given twice; leave out one of `server` and `kubeconfig`".to_owned()
+        });
     }
 
     /// The mapping of a generic engine.

@@ -7,6 +7,7 @@ mod atomic_file;
 mod eds;
 mod endpoint_list;
 mod file;
+pub mod kube;
 mod status;
 #[cfg(test)]
 mod test_support;

@@ -8,7 +8,7 @@ use crate::admission::BodyBudget;
 use crate::config::{Config, ObserveAnswers, UnknownPaths};
 use crate::domain::{Clock, Moment};
 use crate::routing::StrategySet;
-use crate::state::{Cooldown, Reader};
+use crate::state::{Cooldown, PolicyReader, Reader};
 use crate::telemetry::{Events, Metrics};
 
 use super::DecisionRing;
@@ -58,6 +58,8 @@ impl From<&Config> for Policy {
 pub struct Core {
     /// The endpoint cache.
     pub reader: Reader,
+    /// Priorities and rewrites.
+    pub policies: PolicyReader,
     /// The strategies.
     pub strategies: Arc<StrategySet>,
     /// Counters.
@@ -95,9 +97,10 @@ impl Core {
         let kept_headers = strategies.needs().headers.into();
         let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
         let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
-        let token_sizes = TokenSizes::default();
+        let (token_sizes, policies) = (TokenSizes::default(), PolicyReader::default());
         Self {
             reader,
+            policies,
             strategies,
             metrics,
             events,

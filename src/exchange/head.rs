@@ -47,6 +47,8 @@ pub struct RequestHead {
     pub model_hint: Option<Box<str>>,
     /// Only endpoints whose labels match this selector may serve (`external-filter`).
     pub label_filter: Option<Box<str>>,
+    /// The objective that it names, which says how urgent it is.
+    pub objective: Option<Box<str>>,
     /// The client asks for the reasons of the decision.
     pub explain: bool,
     /// The client wants to change protocols (WebSocket): it sends no body before it has an answer.
@@ -86,6 +88,10 @@ impl RequestHead {
                 }
                 "x-request-id" => head.request_id = text().filter(|text| is_request_id(text)).map(Into::into),
                 "x-gateway-model-name" | "model" => head.model_hint = text().map(Into::into),
+                "x-llm-d-inference-objective" => head.objective = text().map(Into::into).or(head.objective.take()),
+                "x-gateway-inference-objective" if head.objective.is_none() => {
+                    head.objective = text().map(Into::into);
+                }
                 "external-filter" => head.label_filter = text().map(Into::into),
                 "x-fairlead-explain" => head.explain = text() == Some("1"),
                 "upgrade" | ":protocol" => head.is_upgrade = true,
@@ -144,6 +150,15 @@ mod tests {
     fn only_headers_that_are_wanted_are_kept() {
         let head = read(&[("x-kept", " 1 "), ("x-other", "2"), ("x-kept", "3")]);
         assert_eq!((head.kept.get("x-kept"), head.kept.get("x-other")), (Some("1"), None));
+    }
+
+    #[test]
+    fn an_objective_has_two_spellings_and_the_newer_one_counts() {
+        let (old, new) = (("x-gateway-inference-objective", "old"), ("x-llm-d-inference-objective", "new"));
+        for headers in [&[old, new][..], &[new, old]] {
+            assert_eq!(read(headers).objective.as_deref(), Some("new"));
+        }
+        assert_eq!(read(&[old]).objective.as_deref(), Some("old"));
     }
 
     #[test]

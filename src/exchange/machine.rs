@@ -14,6 +14,7 @@ use crate::state::Ticket;
 use super::answer::Observed;
 use super::body::Body;
 use super::choosing;
+use super::rewrite::Edit;
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step};
 
 /// Blocks of a prompt that are looked at: its first mebibyte.
@@ -55,7 +56,11 @@ pub struct Exchange {
     pub(super) core: Arc<Core>,
     pub(super) steering: Steering,
     pub(super) head: RequestHead,
-    body: Body,
+    pub(super) body: Body,
+    /// The front end can send another body on.
+    pub(super) may_rewrite: bool,
+    /// What is to be changed in the body.
+    pub(super) edit: Option<Edit>,
     pub(super) asked: Asked,
     pub(super) seed: u64,
     pub(super) booking: Option<Booking>,
@@ -75,6 +80,8 @@ impl Exchange {
             steering: Steering::Real,
             head: RequestHead::default(),
             body,
+            may_rewrite: false,
+            edit: None,
             asked: Asked::default(),
             booking: None,
             explanation: None,
@@ -207,6 +214,8 @@ impl Exchange {
                 if let Err(error) = self.ask(&head) {
                     return self.refuse(*error);
                 }
+                let is_form = content_type.is_some_and(|content_type| content_type.starts_with("multipart/"));
+                self.rewrite_model(&head, body, is_form);
                 self.ask_prefix(&head);
                 self.decide()
             }
@@ -252,6 +261,7 @@ impl Exchange {
             },
             max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             streams: head.stream,
+            priority: self.priority(),
             user: own(&head.user),
             session_id: own(&head.session_id),
             prompt_cache_key: own(&head.prompt_cache_key),
@@ -283,18 +293,20 @@ impl Exchange {
     }
 
     fn decide_for(&mut self, model: &str) -> Step {
-        self.asked = Asked { model: model.into(), headers: mem::take(&mut self.head.kept), ..Asked::default() };
+        let (priority, headers) = (self.priority(), mem::take(&mut self.head.kept));
+        self.asked = Asked { model: model.into(), priority, headers, ..Asked::default() };
         self.decide()
+    }
+
+    /// How urgent the request is, by the objective that it names.
+    fn priority(&self) -> i32 {
+        let objective = self.head.objective.as_deref();
+        objective.map_or(0, |objective| self.core.policies.load().priority(objective))
     }
 
     /// The decision, once it is made.
     pub fn dispatch(&self) -> Option<Dispatch<'_>> {
         self.booking.as_ref().map(|booking| Dispatch { plan: &booking.plan, strategy: &booking.choice.strategy.name })
-    }
-
-    /// The body's pieces as they came, for a front end that has to send them back.
-    pub fn take_body(&mut self) -> Vec<Vec<u8>> {
-        self.body.take()
     }
 
     /// The front end holds nothing of the body any longer.

@@ -26,6 +26,20 @@ fn asked(body: &str) -> (Exchange, Step) {
 }
 
 #[test]
+fn a_request_is_as_urgent_as_the_objective_that_it_names() {
+    let (mut exchange, _) = asked(r#"{"model":"m","messages":[]}"#);
+    assert_eq!(exchange.asked.priority, 0);
+    let objectives = [("hot".into(), 9)].into();
+    exchange.core.policies.publish(crate::state::Policies { objectives, ..Default::default() });
+    for (objective, priority) in [("hot", 9), ("unheard-of", 0)] {
+        let headers = [(":method", "POST"), (":path", "/v1/chat/completions"), ("x-llm-d-inference-objective", objective)];
+        let head = RequestHead::read(headers.iter().map(|(name, value)| (*name, value.as_bytes())), &[]);
+        exchange.request_head(head, BodyOutlook::Unseen);
+        assert_eq!(exchange.asked.priority, priority);
+    }
+}
+
+#[test]
 fn texts_too_long_to_mean_anything_are_not_kept_when_the_body_is_gone() {
     let limit = KeptHeaders::VALUE_BYTES_MAX;
     for (length, is_kept) in [(limit, true), (limit + 1, false)] {

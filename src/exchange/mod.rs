@@ -15,6 +15,7 @@ mod head;
 mod machine;
 #[cfg(test)]
 mod prefix_tests;
+mod rewrite;
 mod ring;
 mod step;
 mod token_sizes;

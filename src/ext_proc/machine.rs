@@ -222,6 +222,9 @@ impl Machine {
             BodyMode::Streamed if !self.modes.body_before_answer => BodyOutlook::Unseen,
             _ => BodyOutlook::Coming,
         };
+        if matches!(self.modes.request, BodyMode::Buffered | BodyMode::BufferedPartial | BodyMode::Duplex) {
+            self.exchange.allow_rewrite();
+        }
         match self.exchange.request_head(head, outlook) {
             Step::NeedBody => self.collect(),
             step => self.deliver(step, Carrier::Headers),
@@ -302,7 +305,8 @@ impl Machine {
             Step::Pass | Step::NeedBody => false,
         };
         self.enter(Phase::Forwarding);
-        let mut reply = self.decision(carrier);
+        let rewritten = (carrier == Carrier::Body).then(|| self.exchange.take_rewritten()).flatten();
+        let mut reply = self.decision(carrier, rewritten);
         if carrier == Carrier::Headers && self.settings.mode_override {
             reply.mode_override = match is_sent {
                 // A body that comes only after the answer would be buffered for ever.
@@ -321,7 +325,8 @@ impl Machine {
         asks.then(|| self.modes.hold_stream(self.modes.request)).flatten()
     }
 
-    fn decision(&self, carrier: Carrier) -> ProcessingResponse {
+    /// The answer that carries the decision, and the new body where it has to be another one.
+    fn decision(&self, carrier: Carrier, rewritten: Option<Vec<u8>>) -> ProcessingResponse {
         let dispatch = self.exchange.dispatch();
         let list = dispatch.map(Dispatch::list);
         let mut mutation = match (dispatch, &list) {
@@ -333,7 +338,12 @@ impl Machine {
             replies::remove(&mut mutation, forged);
         }
         let clears = self.settings.clear_route_cache && (dispatch.is_some() || !forged.is_empty());
-        let common = replies::common(mutation, clears);
+        if let (Some(body), BodyMode::Buffered) = (&rewritten, self.modes.request) {
+            // In the other modes Envoy has removed it.
+            mutation.set_headers.push(replies::set("content-length", body.len().to_string()));
+        }
+        let mut common = replies::common(mutation, clears);
+        common.body_mutation = rewritten.map(replies::whole_body);
         let mut reply = replies::message(match carrier {
             Carrier::Headers => replies::request_headers(common),
             Carrier::Body => replies::request_body(common),

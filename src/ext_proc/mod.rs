@@ -11,6 +11,8 @@ mod answer_tests;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod rewrite_tests;
 mod modes;
 mod reading;
 mod replies;

@@ -105,6 +105,11 @@ pub(super) fn streamed(body: Vec<u8>, end_of_stream: bool) -> CommonResponse {
     }
 }
 
+/// A body in the place of the one that came, in the buffered modes.
+pub(super) fn whole_body(body: Vec<u8>) -> BodyMutation {
+    BodyMutation { mutation: Some(Mutation::Body(body)) }
+}
+
 /// Cuts a body into pieces that Envoy takes. A piece that is small enough is moved, not copied. Always at least
 /// one, so that there is one to carry the end of the stream.
 pub(super) fn pieces(body: Vec<Vec<u8>>) -> Vec<Vec<u8>> {

@@ -21,6 +21,8 @@ pub struct Asked {
     pub max_tokens: Option<u32>,
     /// The answer is wanted as a stream.
     pub streams: bool,
+    /// How urgent it is: higher goes first, below 0 may be shed; 0 unless its objective says otherwise.
+    pub priority: i32,
     /// `user` of the body; like the other texts absent where it is longer than [`KeptHeaders::VALUE_BYTES_MAX`].
     pub user: Option<Box<str>>,
     /// `session_id` of the body.

@@ -5,6 +5,7 @@
 mod demand;
 mod endpoint;
 mod live;
+mod policies;
 mod registry;
 mod slots;
 mod snapshot;
@@ -17,6 +18,7 @@ pub use live::{
     Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Presence,
     Question, Signals, Window,
 };
+pub use policies::{Policies, PolicyReader, Rewrite};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
 pub use snapshot::{ModelView, Reader, Snapshot};

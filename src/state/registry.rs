@@ -15,8 +15,17 @@ pub struct SourceId(pub u16);
 /// What a source tells the registry.
 #[derive(Debug)]
 pub enum Change {
-    /// The source's whole set, replacing what it gave before.
+    /// The source's whole set, replacing what it gave before. Of two entries with one address the first counts.
     Replace(SourceId, Vec<EndpointSpec>),
+    /// A part of the source's set: what came or changed, and what left. The rest stays as it is.
+    Patch {
+        /// Who speaks.
+        source: SourceId,
+        /// Addresses that it no longer has; taken before `put`.
+        gone: Vec<SocketAddr>,
+        /// Endpoints that it has, new or changed.
+        put: Vec<EndpointSpec>,
+    },
 }
 
 /// What became of a batch of changes.
@@ -42,11 +51,13 @@ const MODELS_REMEMBERED_MAX: usize = 4096;
 /// The mutable picture. Owned by one task; publishes through its [`Reader`].
 #[derive(Debug, Default)]
 pub struct Registry {
-    sources: BTreeMap<SourceId, Vec<EndpointSpec>>,
+    sources: BTreeMap<SourceId, HashMap<SocketAddr, EndpointSpec>>,
     endpoints: HashMap<SocketAddr, Arc<Endpoint>>,
     free: Vec<EndpointId>,
     /// Freed by the last change; given out again from the next one on, when everybody was told to forget them.
     freed: Vec<EndpointId>,
+    /// Addresses that sources have and that did not fit.
+    refused: BTreeSet<SocketAddr>,
     /// Names of models that were served at some time, so that a model whose endpoints restart is not unknown.
     served: BTreeSet<Box<str>>,
     slots_used: u32,
@@ -70,42 +81,79 @@ impl Registry {
     /// Endpoints that stay keep their id and their numbers, also when their attributes change. Requests that run
     /// on an endpoint that left go on: they own it.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> (Applied, Result<(), RegistryError>) {
-        for Change::Replace(source, specs) in changes {
-            self.sources.insert(source, specs);
-        }
-        let mut wanted: HashMap<SocketAddr, &EndpointSpec> = HashMap::new();
-        for spec in self.sources.values().flatten() {
-            wanted.entry(spec.address).or_insert(spec);
+        // Addresses that were refused before may fit now. In order, so that slots are given out in that of addresses.
+        let mut touched = std::mem::take(&mut self.refused);
+        for change in changes {
+            self.note(change, &mut touched);
         }
         self.free.append(&mut self.freed);
         let mut applied = Applied::default();
-        let mut kept = HashMap::with_capacity(wanted.len());
-        for (address, endpoint) in self.endpoints.drain() {
-            match wanted.remove(&address) {
-                None => {
-                    self.freed.push(EndpointId { generation: endpoint.id.generation + 1, ..endpoint.id });
-                    applied.removed.push(endpoint);
+        let (stay, left): (Vec<_>, Vec<_>) = touched.into_iter().partition(|address| self.wanted(address).is_some());
+        for address in left {
+            if let Some(endpoint) = self.endpoints.remove(&address) {
+                self.freed.push(EndpointId { generation: endpoint.id.generation + 1, ..endpoint.id });
+                applied.removed.push(endpoint);
+            }
+        }
+        for address in stay {
+            self.take(address, &mut applied);
+        }
+        self.publish();
+        let refused = self.refused.len();
+        (applied, if refused > 0 { Err(RegistryError::Full(refused)) } else { Ok(()) })
+    }
+
+    /// Folds one change into what its source has.
+    fn note(&mut self, change: Change, touched: &mut BTreeSet<SocketAddr>) {
+        match change {
+            Change::Replace(source, specs) => {
+                let own = self.sources.entry(source).or_default();
+                touched.extend(own.drain().map(|(address, _)| address));
+                for spec in specs {
+                    touched.insert(spec.address);
+                    own.entry(spec.address).or_insert(spec);
                 }
-                Some(spec) if *spec == endpoint.spec => drop(kept.insert(address, endpoint)),
-                Some(spec) => {
-                    let renewed = Endpoint::new(endpoint.id, spec.clone(), Arc::clone(&endpoint.live));
-                    kept.insert(address, Arc::new(renewed));
+            }
+            Change::Patch { source, gone, put } => {
+                let own = self.sources.entry(source).or_default();
+                for address in gone {
+                    own.remove(&address);
+                    touched.insert(address);
+                }
+                for spec in put {
+                    touched.insert(spec.address);
+                    own.insert(spec.address, spec);
                 }
             }
         }
-        let mut refused = 0;
-        let mut fresh: Vec<_> = wanted.into_values().cloned().collect();
-        fresh.sort_by_key(|spec| spec.address);
-        for spec in fresh {
-            let Some(id) = next_id(&mut self.free, &mut self.slots_used) else {
-                refused += 1;
-                continue;
-            };
-            let endpoint = Arc::new(Endpoint::new(id, spec, Arc::default()));
-            kept.insert(endpoint.spec.address, Arc::clone(&endpoint));
-            applied.added.push(endpoint);
-        }
-        self.endpoints = kept;
+    }
+
+    /// What is said of an address by the first source that has it.
+    fn wanted(&self, address: &SocketAddr) -> Option<&EndpointSpec> {
+        self.sources.values().find_map(|specs| specs.get(address))
+    }
+
+    /// Makes the endpoint at an address what the sources say that it is.
+    fn take(&mut self, address: SocketAddr, applied: &mut Applied) {
+        let Some(spec) = self.wanted(&address) else { return };
+        let renewed = match self.endpoints.get(&address) {
+            Some(endpoint) if endpoint.spec == *spec => return,
+            Some(endpoint) => Arc::new(Endpoint::new(endpoint.id, spec.clone(), Arc::clone(&endpoint.live))),
+            None => {
+                let spec = spec.clone();
+                let Some(id) = next_id(&mut self.free, &mut self.slots_used) else {
+                    self.refused.insert(address);
+                    return;
+                };
+                let endpoint = Arc::new(Endpoint::new(id, spec, Arc::default()));
+                applied.added.push(Arc::clone(&endpoint));
+                endpoint
+            }
+        };
+        self.endpoints.insert(address, renewed);
+    }
+
+    fn publish(&mut self) {
         self.version += 1;
         let snapshot = Snapshot::build(self.version, self.endpoints.values().cloned().collect());
         for view in snapshot.models() {
@@ -114,7 +162,6 @@ impl Registry {
             }
         }
         self.reader.publish(snapshot.remembering(&self.served));
-        (applied, if refused > 0 { Err(RegistryError::Full(refused)) } else { Ok(()) })
     }
 }
 
@@ -197,6 +244,42 @@ mod tests {
         let snapshot = registry.reader().load();
         assert_eq!(snapshot.endpoints().len(), 2);
         assert_eq!(snapshot.endpoints()[0].spec.weight, 2);
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![spec(1, &["a"]), spec(2, &["a"]), spec(3, &["a"])]);
+        let before = registry.reader().load();
+        let gone = vec![spec(2, &[]).address, spec(9, &[]).address];
+        let put = vec![EndpointSpec { weight: 3, ..spec(3, &["a"]) }, spec(4, &["b"])];
+        let (applied, result) = registry.apply([Change::Patch { source: SourceId(0), gone, put }]);
+        result.unwrap();
+        let after = registry.reader().load();
+        assert_eq!((applied.added.len(), applied.removed.len(), after.endpoints().len()), (1, 1, 3));
+        assert!(Arc::ptr_eq(&before.endpoints()[0], &after.endpoints()[0]));
+        assert_eq!((after.endpoints()[1].id, after.endpoints()[1].spec.weight), (before.endpoints()[2].id, 3));
+    }
+
+    #[test]
+    fn an_address_that_moves_within_a_patch_stays_the_same_endpoint() {
+        let mut registry = Registry::new();
+        let id = replace(&mut registry, 0, vec![spec(1, &["a"])]).added[0].id;
+        let (gone, put) = (vec![spec(1, &[]).address], vec![spec(1, &["b"])]);
+        let (applied, _) = registry.apply([Change::Patch { source: SourceId(0), gone, put }]);
+        assert!(applied.added.is_empty() && applied.removed.is_empty());
+        assert_eq!(registry.reader().load().endpoints()[0].id, id);
+    }
+
+    #[test]
+    fn what_a_second_source_has_stays_when_the_first_gives_it_up() {
+        let mut registry = Registry::new();
+        replace(&mut registry, 0, vec![spec(1, &["a"])]);
+        replace(&mut registry, 1, vec![EndpointSpec { weight: 5, ..spec(1, &["a"]) }]);
+        let id = registry.reader().load().endpoints()[0].id;
+        replace(&mut registry, 0, vec![]);
+        let endpoint = Arc::clone(&registry.reader().load().endpoints()[0]);
+        assert_eq!((endpoint.id, endpoint.spec.weight), (id, 5));
     }
 
     #[test]

@@ -118,6 +118,16 @@ families! {
     SCRAPE_TOO_LARGE: Counter "fairlead_scrape_pages_too_large_total" [] "Metrics pages dropped at the size limit";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
+    KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" []
+        "Time since the Kubernetes API server last answered well; above `discovery.kubernetes.watch_timeout` it is away";
+    KUBERNETES_PODS: Gauge "fairlead_kubernetes_pods" []
+        "Pods known of Kubernetes, whether or not they are endpoints";
+    KUBERNETES_EVENTS: Counter "fairlead_kubernetes_events_total" ["resource"]
+        "Objects that came, changed or went while they were watched";
+    KUBERNETES_LISTINGS: Counter "fairlead_kubernetes_listings_total" ["resource"]
+        "Listings begun: one for each watch at the start, and one more each time that a watch could not go on";
+    KUBERNETES_ERRORS: Counter "fairlead_kubernetes_errors_total" ["resource"]
+        "Requests to the API server that failed, and watches that broke";
 }
 
 /// The labels of every family of endpoints.

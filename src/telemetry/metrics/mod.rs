@@ -23,7 +23,7 @@ use crate::domain::{Clock, Failure};
 use crate::state::Reader;
 
 use endpoints::{Endpoints, EndpointsCell};
-use families::Declaration;
+pub use families::Declaration;
 use histogram::Seconds;
 use watched::Watched;
 

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod engine;
 pub mod fleet;
 pub mod harness;
+pub mod kube;
 pub mod load;
 pub mod noop;
 pub mod scrape_cost;

@@ -1,0 +1,124 @@
+//! Starting the discovery sources, and what readiness and metrics say of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::config::KubernetesDiscovery;
+use crate::discovery::kube::{Cluster, KubeStatus, WatchStatus};
+use crate::discovery::{self, SourceStatus};
+use crate::domain::EndpointSpec;
+use crate::state::{Change, SourceId};
+use crate::telemetry::metrics::{Declaration, families};
+
+use super::Cold;
+
+/// How often a start looks whether the first endpoints are there.
+const KNOWN_POLL: Duration = Duration::from_millis(2);
+/// Endpoints written in the configuration.
+const STATIC: SourceId = SourceId(0);
+/// Endpoints of the watched file.
+const FILE: SourceId = SourceId(1);
+/// Endpoints of the Kubernetes cluster.
+const KUBERNETES: SourceId = SourceId(2);
+
+/// Labels of the series of each kind of object that may be watched.
+const RESOURCES: [&[(&str, &str)]; 5] = [
+    &[("resource", "pods")],
+    &[("resource", "inferencepools")],
+    &[("resource", "modeladapters")],
+    &[("resource", "inferenceobjectives")],
+    &[("resource", "inferencemodelrewrites")],
+];
+
+/// Whether a source has given its endpoints once.
+pub(super) type IsLoaded = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl Cold {
+    /// Starts the sources, and tells those that give their endpoints only later. Ready when each has done so once.
+    pub(super) async fn start_discovery(&self) -> anyhow::Result<Vec<IsLoaded>> {
+        let discovery = &self.config.discovery;
+        if !discovery.fixed.is_empty() {
+            let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
+            // The registry's task lives as long as we do; if it is gone, so is the process.
+            drop(self.changes.send(Change::Replace(STATIC, specs)).await);
+        }
+        let mut sources: Vec<IsLoaded> = Vec::new();
+        if let Some(file) = discovery.file.clone() {
+            let status = Arc::new(SourceStatus::default());
+            self.watch_file(&status);
+            let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
+            self.keep("endpoint file", discovery::run_file(file, FILE, sink, Arc::clone(&status), cancel));
+            sources.push(Box::new(move || status.loaded()));
+        }
+        if let Some(kubernetes) = discovery.kubernetes.clone() {
+            sources.push(self.start_kubernetes(kubernetes).await?);
+        }
+        if sources.is_empty() && discovery.fixed.is_empty() {
+            self.readiness.set("discovery", true, "no source of endpoints is configured");
+        } else if sources.is_empty() {
+            self.readiness.set("discovery", true, "endpoints are written in the configuration");
+        }
+        Ok(sources)
+    }
+
+    /// Waits until every source has given its endpoints once and the registry has taken them. Whoever listens before
+    /// refuses requests that the proxy could have sent on without us.
+    pub(super) async fn endpoints_known(&self, sources: &[IsLoaded]) {
+        let taken = || self.changes.capacity() == self.changes.max_capacity();
+        while !(sources.iter().all(|is_loaded| is_loaded()) && taken()) {
+            tokio::time::sleep(KNOWN_POLL).await;
+        }
+    }
+
+    fn watch_file(&self, status: &Arc<SourceStatus>) {
+        let source = Arc::clone(status);
+        self.readiness.watch("discovery", move || match (source.loaded(), source.last_error()) {
+            (true, None) => (true, "endpoint file loaded".to_owned()),
+            (true, Some(error)) => (true, format!("the last good endpoints stay in use: {error}")),
+            (false, Some(error)) => (false, error),
+            (false, None) => (false, "endpoint file not read yet".to_owned()),
+        });
+        let (ok, failed) = (Arc::clone(status), Arc::clone(status));
+        let family = families::DISCOVERY_RELOADS;
+        self.metrics.watch(family, &[("source", "file"), ("result", "ok")], move || ok.reloads_ok() as f64);
+        self.metrics.watch(family, &[("source", "file"), ("result", "failed")], move || failed.reloads_failed() as f64);
+    }
+
+    async fn start_kubernetes(&self, config: KubernetesDiscovery) -> anyhow::Result<IsLoaded> {
+        let cluster = Cluster::connect(config).await.context("cannot watch Kubernetes")?;
+        let status = Arc::clone(cluster.status());
+        self.watch_cluster(&status);
+        self.keep(
+            "kubernetes",
+            cluster.run(KUBERNETES, self.changes.clone(), self.core.policies.clone(), self.cancel.clone()),
+        );
+        Ok(Box::new(move || status.loaded()))
+    }
+
+    fn watch_cluster(&self, status: &Arc<KubeStatus>) {
+        let source = Arc::clone(status);
+        self.readiness.watch("kubernetes", move || source.readiness());
+        let (silence, pods) = (Arc::clone(status), Arc::clone(status));
+        self.metrics.watch(families::KUBERNETES_SILENCE, &[], move || silence.silence().as_secs_f64());
+        self.metrics.watch(families::KUBERNETES_PODS, &[], move || pods.pods() as f64);
+        for labels in RESOURCES {
+            let is_of = |watch: &WatchStatus| labels.first().is_some_and(|(_, resource)| *resource == watch.resource);
+            if !status.watches().iter().any(is_of) {
+                continue;
+            }
+            let watch = |family: Declaration, count: fn(&WatchStatus) -> &AtomicU64| {
+                let status = Arc::clone(status);
+                self.metrics.watch(family, labels, move || {
+                    let watches = status.watches().iter().filter(|watch| is_of(watch));
+                    watches.map(|watch| count(watch).load(Relaxed)).sum::<u64>() as f64
+                });
+            };
+            watch(families::KUBERNETES_EVENTS, |watch| &watch.events);
+            watch(families::KUBERNETES_LISTINGS, |watch| &watch.listings);
+            watch(families::KUBERNETES_ERRORS, |watch| &watch.errors);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! How the watches are doing, for metrics and readiness.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How discovery in Kubernetes is doing. Written by the watches; read by metrics and readiness.
+#[derive(Debug)]
+pub struct KubeStatus {
+    started: Instant,
+    /// Milliseconds after the start.
+    heard: AtomicU64,
+    loaded: AtomicBool,
+    pods: AtomicUsize,
+    watches: Vec<WatchStatus>,
+    missing: Mutex<Vec<String>>,
+}
+
+/// How one watch is doing.
+#[derive(Debug)]
+pub struct WatchStatus {
+    /// What it watches, in the plural of the API.
+    pub resource: &'static str,
+    /// Objects that came, changed or went.
+    pub events: AtomicU64,
+    /// Listings that were begun; one is the least.
+    pub listings: AtomicU64,
+    /// Requests that failed, and watches that broke.
+    pub errors: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl KubeStatus {
+    pub(super) fn new(resources: impl IntoIterator<Item = &'static str>) -> Self {
+        let watch = |resource| WatchStatus {
+            resource,
+            events: AtomicU64::new(0),
+            listings: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        };
+        Self {
+            started: Instant::now(),
+            heard: AtomicU64::new(0),
+            loaded: AtomicBool::new(false),
+            pods: AtomicUsize::new(0),
+            watches: resources.into_iter().map(watch).collect(),
+            missing: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Whether everything that is watched was listed once; it stays so when the API server goes away.
+    pub fn loaded(&self) -> bool {
+        self.loaded.load(Relaxed)
+    }
+
+    /// Time since the API server last answered a request well; since the start, if it never did. A watch is asked for
+    /// anew each `watch_timeout`, so more than that means that it is away.
+    pub fn silence(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Relaxed)))
+    }
+
+    /// Pods known, whether or not they are endpoints.
+    pub fn pods(&self) -> usize {
+        self.pods.load(Relaxed)
+    }
+
+    /// The watches.
+    pub fn watches(&self) -> &[WatchStatus] {
+        &self.watches
+    }
+
+    /// Whether there are endpoints to speak of, and what a person should know.
+    pub fn readiness(&self) -> (bool, String) {
+        let error =
+            self.watches.iter().find_map(|watch| Some(format!("{}: {}", watch.resource, watch.error().clone()?)));
+        let missing = self.missing().join(", ");
+        match (self.loaded(), error) {
+            (true, _) if !missing.is_empty() => (false, format!("there is no InferencePool {missing}")),
+            (true, None) => (true, format!("{} pods known", self.pods())),
+            (true, Some(error)) => (true, format!("the last known endpoints stay in use: {error}")),
+            (false, Some(error)) => (false, error),
+            (false, None) => (false, "pods are being listed".to_owned()),
+        }
+    }
+
+    /// The API server answered well.
+    pub(super) fn heard(&self, watch: usize) {
+        if let Some(watch) = self.watches.get(watch) {
+            *watch.error() = None;
+        }
+        self.heard.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(super) fn set_known(&self, pods: usize, missing: Vec<String>) {
+        self.pods.store(pods, Relaxed);
+        *self.missing() = missing;
+        self.loaded.store(true, Relaxed);
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Vec<String>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WatchStatus {
+    pub(super) fn event(&self) {
+        self.events.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn listing(&self) {
+        self.listings.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn failed(&self, error: String) {
+        self.errors.fetch_add(1, Relaxed);
+        *self.error() = Some(error);
+    }
+
+    fn error(&self) -> MutexGuard<'_, Option<String>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
