@@ -35,6 +35,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hyper_util", &["scrape"]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
+    ("kube", &["discovery"]),
+    ("k8s_openapi", &["discovery"]),
+    ("tower", &["discovery"]),
     ("tokio", &["app", "admin", "discovery", "ext_proc", "scrape", "state"]),
 ];
 

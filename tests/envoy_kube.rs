@@ -116,7 +116,7 @@ async fn footprint(pods: u32) {
     let folder = Folder::temporary().unwrap();
     let (admin, ext_proc) = (free_address().unwrap(), free_address().unwrap());
     let text = format!(
-        "listen: {{ ext_proc: \"{ext_proc}\", admin: \"{admin}\" }}\nmetrics: {{ per_endpoint: off }}\n\
+        "listen: {{ ext_proc: \"{ext_proc}\", admin: \"{admin}\" }}\nmetrics: {{ per_endpoint: \"off\" }}\n\
          discovery: {{ kubernetes: {{ server: \"{}\" }} }}\n",
         api.url()
     );

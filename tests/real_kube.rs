@@ -49,7 +49,7 @@ printf 'admin-token,admin,1,\"system:masters\"\nreader-token,reader,2\n' > token
 impl Cluster {
     async fn start() -> Self {
         #[expect(clippy::disallowed_methods, reason = "told by make")]
-        let programs = std::env::var("FAIRLEAD_KUBE").expect("FAIRLEAD_KUBE is not set: run `make test-kube`");
+        let programs = std::env::var("FAIRLEAD_KUBE").map_err(|_| "run `make test-kube`").unwrap();
         let (folder, programs) = (Folder::temporary().unwrap(), PathBuf::from(programs));
         sh(folder.path(), CERTIFICATES);
         let [client, peer] = [free_address().unwrap(), free_address().unwrap()].map(|at| format!("http://{at}"));
@@ -224,7 +224,6 @@ impl Pods {
 
 #[tokio::test]
 #[ignore = "needs a real kube-apiserver: make test-kube"]
-#[expect(clippy::too_many_lines, reason = "one story, as starting a server takes long")]
 async fn a_real_api_server_is_followed_with_no_more_rights_than_needed() {
     let mut cluster = Cluster::start().await;
     let admin = cluster.client("admin-token").await;
@@ -249,8 +248,8 @@ async fn a_real_api_server_is_followed_with_no_more_rights_than_needed() {
     assert!(!ready && detail.contains("default/pool"), "{detail}");
 
     let spec = json!({ "selector": { "matchLabels": { "app": "x" } }, "targetPorts": [{ "number": 9000 }] });
-    let mut pool = custom("InferencePool", "default", "pool", &spec, &Value::Null);
-    pool.pointer_mut("/metadata").unwrap().as_object_mut().unwrap().remove("creationTimestamp");
+    let mut pool = custom("InferencePool", "default", "pool", &spec, &json!({}));
+    pool.as_object_mut().unwrap().insert("apiVersion".to_owned(), json!("inference.networking.k8s.io/v1"));
     create(&pools, pool).await;
     soon("the pool is known", || watching.status.readiness().0).await;
     let unlabelled = Pod { model: None, ..pod(1) };

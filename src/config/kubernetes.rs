@@ -12,10 +12,10 @@ pub struct KubernetesDiscovery {
     /// Namespaces whose pods are found by their model label, separated by commas; `*` means all. Not set: all, but none
     /// where pools are named.
     pub namespaces: Option<NameList>,
-    /// InferencePools whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas;
+    /// `InferencePool`s whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas;
     /// `*` means all that are in the namespaces.
     pub pools: NameList,
-    /// API group of InferencePools; `inference.networking.x-k8s.io` is the older one.
+    /// API group of `InferencePool`s; `inference.networking.x-k8s.io` is the older one.
     pub pool_group: String,
     /// Label selector that the API server applies to pods; empty means all pods of the namespaces.
     pub pod_selector: String,

@@ -156,12 +156,12 @@ pub const SETTINGS: &[Setting] = &[
     set(
         "discovery.kubernetes.pools",
         Form::Text,
-        "InferencePools whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas; `*` means all that are in the namespaces.",
+        "`InferencePool`s whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas; `*` means all that are in the namespaces.",
     ),
     set(
         "discovery.kubernetes.pool_group",
         Form::Text,
-        "API group of InferencePools; `inference.networking.x-k8s.io` is the older one.",
+        "API group of `InferencePool`s; `inference.networking.x-k8s.io` is the older one.",
     ),
     set(
         "discovery.kubernetes.pod_selector",

@@ -32,7 +32,8 @@ fn a_request_is_as_urgent_as_the_objective_that_it_names() {
     let objectives = [("hot".into(), 9)].into();
     exchange.core.policies.publish(crate::state::Policies { objectives, ..Default::default() });
     for (objective, priority) in [("hot", 9), ("unheard-of", 0)] {
-        let headers = [(":method", "POST"), (":path", "/v1/chat/completions"), ("x-llm-d-inference-objective", objective)];
+        let headers =
+            [(":method", "POST"), (":path", "/v1/chat/completions"), ("x-llm-d-inference-objective", objective)];
         let head = RequestHead::read(headers.iter().map(|(name, value)| (*name, value.as_bytes())), &[]);
         exchange.request_head(head, BodyOutlook::Unseen);
         assert_eq!(exchange.asked.priority, priority);

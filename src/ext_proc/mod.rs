@@ -11,11 +11,11 @@ mod answer_tests;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
-#[cfg(test)]
-mod rewrite_tests;
 mod modes;
 mod reading;
 mod replies;
+#[cfg(test)]
+mod rewrite_tests;
 mod server;
 mod settings;
 

@@ -96,6 +96,6 @@ pub(crate) fn pod(number: u32) -> Pod {
 /// Times in order, as a line for people.
 pub(crate) fn spread(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
-    let at = |share: f64| times.get(((times.len() - 1) as f64 * share) as usize).copied().unwrap_or_default();
-    format!("p50 {:.1?}, p99 {:.1?}, worst {:.1?}", at(0.5), at(0.99), at(1.0))
+    let at = |percent: usize| times.get((times.len() - 1) * percent / 100).copied().unwrap_or_default();
+    format!("p50 {:.1?}, p99 {:.1?}, worst {:.1?}", at(50), at(99), at(100))
 }

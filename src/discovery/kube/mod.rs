@@ -1,4 +1,4 @@
-//! Endpoints from the pods of a Kubernetes cluster: by AIBrix's labels, and as members of InferencePools.
+//! Endpoints from the pods of a Kubernetes cluster: by AIBrix's labels, and as members of `InferencePool`s.
 //!
 //! Watches say what they see (`watch`); a picture without I/O folds it and tells the difference (`picture`); one patch
 //! goes to the registry for all that was seen at once. While the API server is away, nothing is said, so everything

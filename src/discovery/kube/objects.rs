@@ -175,7 +175,8 @@ impl From<WirePod> for Pod {
 
 impl From<WireCustom> for Custom {
     fn from(mut object: WireCustom) -> Self {
-        Self { meta: object.metadata.identity(), spec: object.spec, status: object.status }
+        let created = object.metadata.creation_timestamp.take().unwrap_or_default();
+        Self { meta: object.metadata.identity(), created, spec: object.spec, status: object.status }
     }
 }
 

@@ -20,7 +20,7 @@ use super::table::{Seen, Table};
 pub(super) enum Kind {
     /// Pods.
     Pods,
-    /// InferencePools.
+    /// `InferencePool`s.
     Pools,
     /// AIBrix's LoRA adapters.
     Adapters,
@@ -285,13 +285,12 @@ impl Picture {
         for address in before.iter().filter(|address| !specs.iter().any(|spec| spec.address == **address)) {
             let Some(holders) = self.holders.get_mut(address) else { continue };
             holders.retain(|holder| holder != pod);
-            match holders.last() {
+            if let Some(other) = holders.last() {
                 // Another pod has the address meanwhile: let it say what is there.
-                Some(other) => drop(self.dirty.insert(Arc::clone(other))),
-                None => {
-                    self.holders.remove(address);
-                    patch.gone.push(*address);
-                }
+                self.dirty.insert(Arc::clone(other));
+            } else {
+                self.holders.remove(address);
+                patch.gone.push(*address);
             }
         }
         if !specs.is_empty() {

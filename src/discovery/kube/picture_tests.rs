@@ -37,6 +37,7 @@ fn pod(name: &str, ip: &str, ready: bool) -> Said {
     Said::Pod(Box::new(serde_json::from_value(object).unwrap()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `json!` gives them")]
 fn custom(name: &str, spec: Value, status: Value) -> Said {
     let metadata = json!({ "name": name, "namespace": "n" });
     let object = json!({ "metadata": metadata, "spec": spec, "status": status });

@@ -1,4 +1,4 @@
-//! What we read of InferencePools and of AIBrix's adapters.
+//! What we read of `InferencePool`s and of AIBrix's adapters.
 
 use std::collections::BTreeMap;
 

@@ -22,7 +22,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause after failures in a row.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Pause before a kind that the cluster does not know, or that we may not read, is asked for again.
-const PAUSE_ABSENT: Duration = Duration::from_secs(60);
+const PAUSE_ABSENT: Duration = Duration::from_mins(1);
 
 /// An object that a watch may be about.
 pub(super) trait Watched: Resource + Clone + Debug + DeserializeOwned + Send + 'static {

@@ -64,7 +64,7 @@ pub struct FakeApi {
 }
 
 impl FakeApi {
-    /// Starts one on a free loopback port. It knows pods, InferencePools, and the kinds of `model.aibrix.ai` and
+    /// Starts one on a free loopback port. It knows pods, `InferencePool`s, and the kinds of `model.aibrix.ai` and
     /// `llm-d.ai` that are watched; `without` are plurals that it does not know after all.
     ///
     /// # Errors
