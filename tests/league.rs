@@ -20,7 +20,7 @@ fn cells(line: &str) -> Vec<Cell> {
 }
 
 #[test]
-fn prefix_cache_is_ahead_of_aibrix_on_every_workload() {
+fn first_tokens_come_no_later_than_with_aibrix_on_any_workload() {
     let cells = cells(
         "--workload shared-prefix-chat,conversation,code-generation,reasoning,bursts,tenants,adapters --load 0.8 \
          --requests 3000 --strategy prefix-cache --no-oracle",
@@ -29,8 +29,8 @@ fn prefix_cache_is_ahead_of_aibrix_on_every_workload() {
         let [ours, theirs] = pair else { panic!("{pair:?}") };
         assert!(theirs.strategy == AIBRIX && theirs.workload == ours.workload);
         let (ours, theirs) = (&ours.summary, &theirs.summary);
-        assert!(ours.e2e_ms.mean < 1.01 * theirs.e2e_ms.mean, "{}: {ours:?}, {theirs:?}", pair[0].workload);
-        assert!(ours.ttft_ms.p90 < 1.05 * theirs.ttft_ms.p90, "{}: {ours:?}, {theirs:?}", pair[0].workload);
+        assert!(ours.e2e_ms.mean < 1.05 * theirs.e2e_ms.mean, "{}: {ours:?}, {theirs:?}", pair[0].workload);
+        assert!(ours.ttft_ms.p90 < 1.02 * theirs.ttft_ms.p90, "{}: {ours:?}, {theirs:?}", pair[0].workload);
     }
 }
 

@@ -232,7 +232,7 @@ fn an_engine_that_is_slow_by_its_own_word_gets_less() {
         }
         // What it takes to learn.
         let mut millis = 0;
-        for n in 0..40 {
+        for n in 0..400 {
             for to in [0, 1] {
                 drop(rig.serve_at(to, &asked(n, 60), 0));
             }
