@@ -69,6 +69,8 @@ pub struct Fill {
     pub held: usize,
     /// Blocks that fit.
     pub capacity: usize,
+    /// When what would be dropped first was used.
+    pub oldest: Moment,
 }
 
 /// [`Fill`] to be read without a lock; a capacity of 0 is not known.
@@ -154,7 +156,7 @@ impl PrefixIndex {
         let cell = self.fills.get(id.slot as usize).filter(|_| self.is_current(id));
         let (held, capacity) = cell.map_or((0, 0), |fill| (fill.held.load(Relaxed), fill.capacity.load(Relaxed)));
         let capacity = if capacity == 0 { self.settings.endpoint_blocks } else { capacity as usize };
-        Fill { held: held as usize, capacity }
+        Fill { held: held as usize, capacity, oldest: Moment::from_micros(self.oldest_at(id.slot)) }
     }
 
     /// A prompt was sent: its prefix will be there.

@@ -29,8 +29,8 @@ pub(super) fn router(text: &str) -> Result<(Arc<dyn Router>, Arc<Prefixes>), Inv
         strategies.insert(TUNED.to_owned(), spec);
         algorithm = TUNED;
     }
-    let (strategies, models, prefix_bytes) = (&strategies, &BTreeMap::new(), Configured::PREFIX_BYTES);
-    let set = StrategySet::configured(Configured { algorithm, header: true, strategies, models, prefix_bytes })?;
+    let models = BTreeMap::new();
+    let set = StrategySet::configured(Configured::of(algorithm, &strategies, &models))?;
     Ok((Arc::clone(&set.default_strategy().router), Arc::clone(set.prefixes())))
 }
 

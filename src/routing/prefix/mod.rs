@@ -25,6 +25,9 @@ pub(super) const INDEX_BYTES: usize = 256 << 20;
 pub struct Prefixes {
     index: PrefixIndex,
     prefill: SlotTable<Prefill>,
+    /// Mean length of answers in tokens, as `f64` bits; 0 until some engine told. That is the traffic's, not one engine's: by
+    /// its own, one that had no long answer lately would seem quicker.
+    answer_tokens: AtomicU64,
     /// How often each engine was known to have begun anew when it was last looked at.
     restarts: SlotTable<AtomicU64>,
 }
@@ -44,7 +47,14 @@ impl Speed {
 
     /// What has to be known of engines, prompts and answers.
     pub(super) fn needs(self) -> Needs {
-        let gauges = GaugeSet::of(&[Gauge::KvCapacity, Gauge::Running, Gauge::Waiting]);
+        let gauges = GaugeSet::of(&[
+            Gauge::Running,
+            Gauge::Waiting,
+            Gauge::KvCapacity,
+            Gauge::KvUsage,
+            Gauge::OutputLengthMean,
+            Gauge::PrefixHitRate,
+        ]);
         Needs {
             prefix: true,
             answers: AnswerNeeds { first_token: self.measure, usage: false },
@@ -57,7 +67,7 @@ impl Prefixes {
     /// Empty ones, in at most so many bytes.
     pub fn new(bytes_max: usize) -> Self {
         let index = PrefixIndex::new(Settings { bytes_max, ..Settings::default() });
-        Self { index, prefill: SlotTable::default(), restarts: SlotTable::default() }
+        Self { index, prefill: SlotTable::default(), answer_tokens: AtomicU64::new(0), restarts: SlotTable::default() }
     }
 
     /// Who holds what.
@@ -100,7 +110,26 @@ impl Prefixes {
     /// Looks a request's prompt up, for all endpoints at once.
     pub(super) fn look<'a>(&'a self, request: &RequestView<'a>, speed: Speed) -> Look<'a> {
         let found = self.index.matches(&request.asked.prefix);
-        Look { prefixes: self, found, asked: request.asked, now: request.now, speed }
+        Look { prefixes: self, found, request: *request, speed }
+    }
+
+    /// How many times the usual length answers have.
+    fn answer_length(&self) -> f64 {
+        /// Those that `request_cost` is meant for.
+        const USUAL: f64 = 256.0;
+        match self.answer_tokens.load(Relaxed) {
+            0 => 1.0,
+            bits => (f64::from_bits(bits) / USUAL).clamp(0.1, 100.0),
+        }
+    }
+
+    fn learn_answer_length(&self, tokens: f64) {
+        const WEIGHT: f64 = 0.01;
+        let known = match self.answer_tokens.load(Relaxed) {
+            0 => tokens,
+            bits => f64::from_bits(bits),
+        };
+        self.answer_tokens.store((known + WEIGHT * (tokens - known)).to_bits(), Relaxed);
     }
 
     /// A request was sent to an endpoint, which will prefill its prompt and then hold it.
@@ -109,7 +138,6 @@ impl Prefixes {
         self.note_restart(endpoint);
         let block_tokens = asked.block_tokens();
         let cached = asked.tokens_of(self.index.blocks(id, &asked.prefix));
-        let missed = f64::from(asked.work.prompt_tokens) - cached;
         endpoint.live.measured.prefix_expected(whole(cached), u64::from(asked.work.prompt_tokens), now);
         let start_pace = 1.0 / speed.start;
         let booked = self.prefill.get(id).map(|prefill| {
@@ -117,10 +145,17 @@ impl Prefixes {
                 let tokens = f64::from(asked.work.prompt_tokens);
                 prefill.learn(tokens, tokens * pace, start_pace);
             }
+            if let Some(trust) = prefill::engine_trust(request, endpoint) {
+                prefill.believe(trust);
+            }
+            let missed = f64::from(asked.work.prompt_tokens) - cached * prefill.trust();
             prefill.book(missed, prefill.pace(start_pace), now)
         });
-        let capacity = endpoint.live.signals.gauge(Gauge::KvCapacity, now, request.stale_after);
-        if let Some(tokens) = capacity.filter(|tokens| *tokens > 0.0) {
+        let told = |gauge| endpoint.live.signals.gauge(gauge, now, request.stale_after).filter(|value| *value > 0.0);
+        if let Some(tokens) = told(Gauge::OutputLengthMean) {
+            self.learn_answer_length(tokens);
+        }
+        if let Some(tokens) = told(Gauge::KvCapacity) {
             self.index.set_capacity(id, whole(tokens / block_tokens) as usize);
         }
         let claim = (!asked.prefix.is_empty()).then(|| self.index.pend(id, &asked.prefix, now));
@@ -175,28 +210,53 @@ pub(super) fn micros(seconds: f64) -> u64 {
 pub(super) struct Look<'a> {
     prefixes: &'a Prefixes,
     pub(super) found: Matches<'a>,
-    asked: &'a Asked,
-    now: Moment,
+    request: RequestView<'a>,
     speed: Speed,
 }
 
 impl Look<'_> {
     /// Share of the prompt that an endpoint holds, 0 to 1.
     pub(super) fn share(&self, id: EndpointId) -> f64 {
-        match self.asked.prefix.len() {
+        match self.request.asked.prefix.len() {
             0 => 0.0,
-            blocks => f64::from(self.found.blocks(id)) / blocks as f64,
+            blocks => f64::from(self.found.blocks(id)) / blocks as f64 * self.trust(id),
         }
     }
 
     /// Tokens of the prompt that an endpoint holds.
     pub(super) fn cached_tokens(&self, id: EndpointId) -> f64 {
-        self.asked.tokens_of(self.found.blocks(id))
+        self.request.asked.tokens_of(self.found.blocks(id)) * self.trust(id)
+    }
+
+    fn trust(&self, id: EndpointId) -> f64 {
+        self.prefixes.prefill.get(id).map_or(1.0, Prefill::trust)
+    }
+
+    /// Seconds that what is at an endpoint delays a request that is sent there: the prefill ahead of it, the steps that it
+    /// shares with open requests, and the wait for room in the KV cache.
+    pub(super) fn ahead(&self, endpoint: &Endpoint, request_cost: f64) -> f64 {
+        let RequestView { now, stale_after, .. } = self.request;
+        let (open, _) = endpoint.live.requests(now, stale_after);
+        let steps = open * request_cost * self.prefixes.answer_length();
+        self.wait(endpoint.id) + steps + self.room(endpoint)
+    }
+
+    /// Seconds to wait for room in an endpoint's KV cache: next to none while it is half empty, and ever more the fuller
+    /// it is, as in a queue with one server.
+    fn room(&self, endpoint: &Endpoint) -> f64 {
+        const HALF_FULL: f64 = 0.15;
+        const FULLEST: f64 = 0.999;
+        let RequestView { now, stale_after, asked, .. } = self.request;
+        let Some(usage) = endpoint.live.kv_usage(now, stale_after) else { return 0.0 };
+        let capacity = endpoint.live.signals.gauge(Gauge::KvCapacity, now, stale_after).filter(|tokens| *tokens > 0.0);
+        let own = f64::from(asked.work.prompt_tokens) - self.cached_tokens(endpoint.id);
+        let full = (usage + capacity.map_or(0.0, |tokens| own / tokens)).min(FULLEST);
+        HALF_FULL * full / (1.0 - full)
     }
 
     /// Seconds until an endpoint has prefilled what was sent there.
     pub(super) fn wait(&self, id: EndpointId) -> f64 {
-        self.prefixes.prefill.get(id).map_or(0.0, |prefill| prefill.wait(self.now).as_secs_f64())
+        self.prefixes.prefill.get(id).map_or(0.0, |prefill| prefill.wait(self.request.now).as_secs_f64())
     }
 
     /// Seconds that an endpoint takes to prefill so many tokens.
@@ -207,19 +267,29 @@ impl Look<'_> {
 
     /// Seconds to prefill what an endpoint does not hold of the prompt.
     pub(super) fn miss(&self, id: EndpointId) -> f64 {
-        self.seconds(id, f64::from(self.asked.work.prompt_tokens) - self.cached_tokens(id))
+        self.seconds(id, f64::from(self.request.asked.work.prompt_tokens) - self.cached_tokens(id))
     }
 
-    /// Tokens that the prompt would push out of an endpoint's cache.
-    pub(super) fn evicted_tokens(&self, id: EndpointId) -> f64 {
-        let Fill { held, capacity } = self.prefixes.index.fill(id);
-        let new = self.asked.prefix.len() - self.found.blocks(id) as usize;
-        (held + new).saturating_sub(capacity).min(held) as f64 * self.asked.block_tokens()
+    /// Seconds that it costs others if the prompt pushes something out of an endpoint's cache: its prefill, times the share
+    /// of prompt tokens that the cache there answers, times how likely what goes is asked for again. After a minute without
+    /// use that is half as likely, after nine a tenth.
+    pub(super) fn eviction(&self, endpoint: &Endpoint) -> f64 {
+        const HALF: f64 = 60.0;
+        let RequestView { asked, now, .. } = self.request;
+        let Fill { held, capacity, oldest } = self.prefixes.index.fill(endpoint.id);
+        let new = asked.prefix.len() - self.found.blocks(endpoint.id) as usize;
+        let evicted = (held + new).saturating_sub(capacity).min(held);
+        if evicted == 0 {
+            return 0.0;
+        }
+        let hits = endpoint.live.measured.expected_hits(now).unwrap_or(0.0);
+        let again = HALF / (HALF + oldest.until(now).as_secs_f64());
+        self.seconds(endpoint.id, evicted as f64 * asked.block_tokens()) * hits * again
     }
 
     /// For explanations: what is cached where.
     pub(super) fn describe(&self, endpoint: &Endpoint) -> String {
-        let (blocks, most) = (self.asked.prefix.len(), self.found.most());
+        let (blocks, most) = (self.request.asked.prefix.len(), self.found.most());
         format!("of {blocks} blocks {} are cached there, {most} at most anywhere", self.found.blocks(endpoint.id))
     }
 }

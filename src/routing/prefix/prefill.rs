@@ -28,6 +28,8 @@ pub(super) struct Prefill {
     last_seen: AtomicU64,
     /// Seconds a token, as bits; 0 until it was learned.
     pace: AtomicU64,
+    /// Share of what the endpoint was taken to hold that it is believed to hold, as bits; 0 until it was learned.
+    trust: AtomicU64,
 }
 
 /// One request's part of an endpoint's prefill.
@@ -106,6 +108,19 @@ impl Prefill {
         }
     }
 
+    /// Share of what the endpoint was taken to hold that it is believed to hold, 0 to 1.
+    pub(super) fn trust(&self) -> f64 {
+        match self.trust.load(Relaxed) {
+            0 => 1.0,
+            bits => f64::from_bits(bits),
+        }
+    }
+
+    /// Learns how much of what was expected was found.
+    pub(super) fn believe(&self, trust: f64) {
+        self.trust.store(trust.clamp(f64::MIN_POSITIVE, 1.0).to_bits(), Relaxed);
+    }
+
     fn move_by(&self, micros: i64) {
         self.done_at.fetch_update(Relaxed, Relaxed, |at| Some(at.saturating_add_signed(micros))).ok();
     }
@@ -116,6 +131,7 @@ impl Prefill {
         self.shift.store(0, Relaxed);
         self.last_seen.store(0, Relaxed);
         self.pace.store(0, Relaxed);
+        self.trust.store(0, Relaxed);
     }
 }
 
@@ -146,6 +162,18 @@ pub(super) fn engine_pace(request: &RequestView<'_>, endpoint: &Endpoint) -> Opt
     let throughput = read.gauge(Gauge::PromptTokensRate).unwrap_or(0.0) * computed;
     let pace = if throughput > 0.0 { (seconds / tokens).min(1.0 / throughput) } else { seconds / tokens };
     Some(pace.clamp(PACES.0, PACES.1))
+}
+
+/// How much of what an endpoint is taken to hold it holds, by the engine's own count of hits; `None` where it does not
+/// tell, or too little was expected lately to tell anything.
+///
+/// Others may send there what is in no cache, so half of what was expected is as good as all. An engine that finds far
+/// less has had to make room: for running requests, most likely, of which it has too many.
+pub(super) fn engine_trust(request: &RequestView<'_>, endpoint: &Endpoint) -> Option<f64> {
+    const TELLING: f64 = 0.1;
+    let found = endpoint.live.signals.gauge(Gauge::PrefixHitRate, request.now, request.stale_after)?;
+    let expected = endpoint.live.measured.expected_hits(request.now).filter(|share| *share > TELLING)?;
+    Some((2.0 * found / expected).min(1.0))
 }
 
 fn signed(micros: u64) -> i64 {

@@ -12,7 +12,7 @@ use crate::routing::{
 };
 use crate::state::Endpoint;
 
-use super::settings::{MEASURE, PREFILL_RATE, at_least};
+use super::settings::{MEASURE, PREFILL_RATE, REQUEST_COST, at_least};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "prefix-cache",
@@ -22,7 +22,11 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Prompts that share beginnings: conversations, system prompts, documents asked about repeatedly.",
         formula: "Lowest seconds: prefill sent there and not yet done, plus `miss_cost` times the prefill of what the \
                   endpoint has not seen of this prompt, both at the endpoint's prefill rate, plus `request_cost` for \
-                  each open request. In combinations: the highest share of the prompt that the endpoint holds.",
+                  each open request, plus the wait for room in the KV cache: 0.15 s times used / free, this prompt's \
+                  uncached tokens included, plus the prefill of what the prompt pushes out of the cache, the less the \
+                  longer it was not used. An endpoint whose engine reports less than half of the hits that were expected \
+                  there is believed to hold that much less. In combinations: the highest share of the prompt that the \
+                  endpoint holds.",
         missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest. \
                   Without the engine's prefill times, `prefill_rate`. What an engine evicted by itself is not \
                   noticed; a restart is, where its metrics are read.",
@@ -37,11 +41,7 @@ pub(super) const REGISTRATION: Registration = Registration {
             about: "Seconds of wait that a second of prefill weighs: one of its own, and one for whom it delays. At 1, \
                     equal prompts of one moment would be spread over all endpoints.",
         },
-        Parameter {
-            name: "request_cost",
-            default: "0.01",
-            about: "Seconds that each request open at an endpoint delays a new one.",
-        },
+        REQUEST_COST,
     ],
     build: |parameters| {
         let given: Settings = parameters.read()?;
@@ -83,10 +83,9 @@ impl PrefixCache {
     }
 
     /// What it costs to send a prompt there, in seconds of wait.
-    fn seconds(&self, request: &RequestView<'_>, look: &Look<'_>, endpoint: &Endpoint) -> f64 {
-        let (open, _) = endpoint.live.requests(request.now, request.stale_after);
+    fn seconds(&self, look: &Look<'_>, endpoint: &Endpoint) -> f64 {
         let miss = look.miss(endpoint.id) * self.settings.miss_cost;
-        look.wait(endpoint.id) + miss + open * self.settings.request_cost
+        look.ahead(endpoint, self.settings.request_cost) + miss + look.eviction(endpoint)
     }
 }
 
@@ -97,7 +96,7 @@ impl Router for PrefixCache {
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
         let look = self.prefixes.look(request, self.speed);
-        let seconds = |endpoint: &Endpoint| self.seconds(request, &look, endpoint);
+        let seconds = |endpoint: &Endpoint| self.seconds(&look, endpoint);
         let best = lowest(candidates.iter(), seconds, &mut request.rng()).unwrap_or_else(|| candidates.at(0));
         trace.note(|| format!("{}; {:.3} s", look.describe(best), seconds(best)));
         Decision::Send(Arc::clone(best))

@@ -1,18 +1,19 @@
 //! Preble's E2: exploit what is cached, or explore where it costs the fleet least.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::domain::{EndpointId, Gauge, GaugeSet, Moment};
 use crate::routing::picker::lowest;
-use crate::routing::prefix::{Look, Prefixes, Speed, micros};
+use crate::routing::prefix::{Look, Prefixes, Speed};
 use crate::routing::{
     About, Built, Candidates, Decision, Expectation, Needs, Parameter, Prefer, Registration, RequestView, Router,
     Score, Scored, Scorer, Scores, Trace,
 };
-use crate::state::{Endpoint, SlotTable, Window};
+use crate::state::{Endpoint, SlotTable};
 
 use super::settings::{MEASURE, PREFILL_RATE, at_least};
 
@@ -22,13 +23,13 @@ pub(super) const REGISTRATION: Registration = Registration {
     summary: "the least loaded endpoint that has most of the prompt cached, or else the one where it costs least",
     about: About {
         purpose: "Few large prefixes that very many requests share, as tools, documents and few-shot prompts.",
-        formula: "*Exploit*, if more of the prompt is cached somewhere than is not: of the endpoints that hold most of it, \\
-                  the one with the least load. *Explore* otherwise, or if that endpoint has `balance` times the load of \\
-                  the least loaded and a wait longer than its cache saves: lowest load + eviction + miss. Load: seconds \\
-                  of work sent there in the last three minutes, prefill of what was not cached and decode. Eviction: \\
-                  seconds to prefill again what the prompt pushes out of the cache, times the share of prompt tokens \\
-                  that the cache there answers. Miss: seconds to prefill what the endpoint does not hold.",
-        missing: "Without the engine's prefill times, `prefill_rate`; without its inter-token latency, `decode_rate`; \\
+        formula: "*Exploit*, if more of the prompt is cached somewhere than is not: of the endpoints that hold most of it, \
+                  the one with the least load. *Explore* otherwise, or if that endpoint has more than `balance` times \
+                  the load of the least loaded, and what the cache saves, and nine seconds: lowest load + eviction + miss. \
+                  Load: seconds of work sent there, prefill of what was not cached and decode, fading over three minutes. \
+                  Eviction: seconds to prefill again what the prompt pushes out of the cache, times the share of prompt \
+                  tokens that the cache there answers, less the longer it was not used. Miss: seconds to prefill what the endpoint does not hold.",
+        missing: "Without the engine's prefill times, `prefill_rate`; without its inter-token latency, `decode_rate`; \
                   without its cache's capacity, a million tokens. The load is that of this process's requests.",
         source: "Preble's E2 (Srivatsa and others, 2024), under AIBrix's name for it.",
     },
@@ -38,13 +39,13 @@ pub(super) const REGISTRATION: Registration = Registration {
         Parameter {
             name: "balance",
             default: "1.5",
-            about: "How many times the load of the least loaded endpoint one may have before it loses prompts that it \\
+            about: "How many times the load of the least loaded endpoint one may have before it loses prompts that it \
                     has cached.",
         },
         Parameter {
             name: "decode_rate",
             default: "2000",
-            about: "Tokens that an endpoint generates in a second, all its answers together, where the engine does not \\
+            about: "Tokens that an endpoint generates in a second, all its answers together, where the engine does not \
                     tell its inter-token latency.",
         },
     ],
@@ -82,15 +83,32 @@ struct Preble {
     recent: Arc<SlotTable<Recent>>,
 }
 
-/// Microseconds of work that was sent to an endpoint lately.
-#[derive(Debug)]
-struct Recent(Window<1>);
+/// The paper's.
+const HISTORY: Duration = Duration::from_mins(3);
 
-impl Default for Recent {
-    fn default() -> Self {
-        /// The paper's history.
-        const HISTORY: Duration = Duration::from_mins(3);
-        Self(Window::over(HISTORY))
+/// Seconds of work that was sent to an endpoint, fading over [`HISTORY`]. Two additions at once may lose
+/// one of them, which a load bears.
+#[derive(Debug, Default)]
+struct Recent {
+    /// `f64` bits, as of `at`.
+    seconds: AtomicU64,
+    /// Microseconds.
+    at: AtomicU64,
+}
+
+impl Recent {
+    fn seconds(&self, now: Moment) -> f64 {
+        let seconds = f64::from_bits(self.seconds.load(Relaxed));
+        if seconds > 0.0 {
+            let age = Moment::from_micros(self.at.load(Relaxed)).until(now);
+            return seconds * (-age.as_secs_f64() / HISTORY.as_secs_f64()).exp();
+        }
+        0.0
+    }
+
+    fn add(&self, seconds: f64, now: Moment) {
+        self.seconds.store((self.seconds(now) + seconds).to_bits(), Relaxed);
+        self.at.store(now.as_micros(), Relaxed);
     }
 }
 
@@ -102,15 +120,12 @@ impl Preble {
 
     /// Seconds of work that was sent to an endpoint lately.
     fn load(&self, id: EndpointId, now: Moment) -> f64 {
-        self.recent.get(id).map_or(0.0, |Recent(window)| window.sums(now).iter().sum::<u64>() as f64 / 1e6)
+        self.recent.get(id).map_or(0.0, |recent| recent.seconds(now))
     }
 
     /// What a prompt costs the fleet at an endpoint, in seconds.
     fn cost(&self, look: &Look<'_>, endpoint: &Endpoint, now: Moment) -> f64 {
-        let evicted = look.seconds(endpoint.id, look.evicted_tokens(endpoint.id));
-        // Where nothing is pushed out, nobody has to know.
-        let hits = if evicted > 0.0 { endpoint.live.measured.expected_hits(now).unwrap_or(0.0) } else { 0.0 };
-        self.load(endpoint.id, now) + evicted * hits + look.miss(endpoint.id)
+        self.load(endpoint.id, now) + look.eviction(endpoint) + look.miss(endpoint.id)
     }
 
     /// Where to use what is cached; `None` if too little is, or if those that hold it have too much to do.
@@ -128,24 +143,24 @@ impl Preble {
         let holders = candidates.iter().filter(|endpoint| look.found.blocks(endpoint.id) == most);
         let best = lowest(holders, seconds, &mut request.rng())?;
         let least = candidates.iter().map(|endpoint| seconds(endpoint)).fold(f64::INFINITY, f64::min);
-        let is_heavy = seconds(best) > least * self.settings.balance;
-        let is_late = || look.wait(best.id) > look.seconds(best.id, look.cached_tokens(best.id));
-        (!is_heavy || !is_late()).then_some(best)
+        // What it has done, and what the prompt would cost elsewhere; below a twentieth of its time nobody is heavy.
+        let spared = look.seconds(best.id, look.cached_tokens(best.id)) + HISTORY.as_secs_f64() / 20.0;
+        (seconds(best) <= least * self.settings.balance + spared).then_some(best)
     }
 
-    /// Seconds of an endpoint's time that a request's answer takes: its share of the steps that it is in.
+    /// Seconds of an endpoint's time that a request's answer takes: its share of the steps that it is in, for a batch of
+    /// usual size. By the batch's own size, an endpoint that is flooded would seem to work well.
     fn decode(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> f64 {
-        let (open, _) = endpoint.live.requests(request.now, request.stale_after);
+        const BATCH: f64 = 32.0;
         let step = endpoint.live.signals.gauge(Gauge::ItlMean, request.now, request.stale_after);
-        let token = step.map_or(1.0 / self.settings.decode_rate, |step| step / open.max(1.0));
+        let token = step.map_or(1.0 / self.settings.decode_rate, |step| step / BATCH);
         f64::from(request.asked.work.output_tokens) * token
     }
 
     fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Expectation {
         let expectation = self.prefixes.send(request, endpoint, self.speed);
-        if let Some(Recent(window)) = self.recent.get(endpoint.id) {
-            let seconds = expectation.prefill_seconds() + self.decode(request, endpoint);
-            window.add(request.now, [micros(seconds)]);
+        if let Some(recent) = self.recent.get(endpoint.id) {
+            recent.add(expectation.prefill_seconds() + self.decode(request, endpoint), request.now);
         }
         expectation
     }
@@ -177,8 +192,8 @@ impl Router for Preble {
     }
 
     fn on_endpoint_removed(&self, id: EndpointId) {
-        if let Some(Recent(window)) = self.recent.get(id) {
-            window.clear();
+        if let Some(recent) = self.recent.get(id) {
+            recent.seconds.store(0, Relaxed);
         }
     }
 }

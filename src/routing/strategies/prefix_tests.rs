@@ -251,6 +251,35 @@ fn an_engine_that_is_slow_by_its_own_word_gets_less() {
 }
 
 #[test]
+fn an_engine_that_finds_far_less_than_expected_is_believed_to_hold_that_much_less() {
+    for name in ["prefix-cache", "token-load"] {
+        let rig = Rig::new(name, &json!({}), 2);
+        (0..3).for_each(|n| drop(rig.serve_at(0, &asked(1, 100), n * 1000)));
+        assert_eq!(rig.choice(&asked(1, 110), 3000, 1), 0);
+        let thrashes = Gauges::default().with(Gauge::PrefixHitRate, 0.0);
+        rig.fleet[0].live.publish(&thrashes, rig.fleet[0].live.mark(), at(3000));
+        drop(rig.serve_at(0, &asked(1, 100), 3000));
+        assert_eq!(rig.choice(&asked(1, 110), 3100, 1), 1, "{name}");
+        // Others' prompts may be among those that are in no cache.
+        let fine = Gauges::default().with(Gauge::PrefixHitRate, 0.5);
+        rig.fleet[0].live.publish(&fine, rig.fleet[0].live.mark(), at(4000));
+        drop(rig.serve_at(0, &asked(1, 100), 4000));
+        assert_eq!(rig.choice(&asked(1, 110), 4100, 1), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_prompt_goes_where_there_is_room_for_it() {
+    let rig = Rig::new("prefix-cache", &json!({}), 2);
+    drop(rig.serve_at(0, &asked(1, 100), 0));
+    for (usage, to) in [(0.5, 0), (0.98, 1)] {
+        let told = Gauges::default().with(Gauge::KvUsage, usage).with(Gauge::KvCapacity, 200_000.0);
+        rig.fleet[0].live.publish(&told, rig.fleet[0].live.mark(), at(1000));
+        assert_eq!(rig.choice(&asked(1, 110), 1000, 1), to);
+    }
+}
+
+#[test]
 fn an_engine_that_began_anew_is_not_taken_to_hold_anything() {
     let rig = Rig::new("prefix-cache", &json!({}), 2);
     drop(rig.serve_at(1, &asked(1, 50), 0));
@@ -294,13 +323,13 @@ fn preble_exploits_what_is_mostly_cached_and_explores_what_is_not() {
 fn preble_takes_prompts_from_an_endpoint_with_more_than_its_share() {
     let rig = Rig::new("prefix-cache-preble", &json!({}), 3);
     drop(rig.serve_at(1, &asked(1, 100), 0));
-    // Four seconds of other work, of which half a second is still to do.
     let _work = rig.serve_at(1, &asked(2, 1000), 1000);
-    assert_eq!(rig.choice(&branch(1, 100, 5, 10), 4900, 1), 1, "the wait is shorter than what the cache saves");
-    assert_ne!(rig.choice(&branch(1, 100, 5, 10), 3500, 1), 1);
+    assert_eq!(rig.choice(&branch(1, 100, 5, 10), 6000, 1), 1, "four seconds of work are little");
+    let _work = rig.serve_at(1, &asked(3, 2000), 6000);
+    assert_ne!(rig.choice(&branch(1, 100, 5, 10), 6000, 1), 1);
     // Where all have as much, it keeps what it has.
-    let _others = [0, 2].map(|to| rig.serve_at(to, &asked(3 + to as u64, 1000), 1000));
-    assert_eq!(rig.choice(&branch(1, 100, 5, 10), 3500, 1), 1);
+    let _others = [0, 2].map(|to| rig.serve_at(to, &asked(4 + to as u64, 2000), 6000));
+    assert_eq!(rig.choice(&branch(1, 100, 5, 10), 6000, 1), 1);
 }
 
 #[test]

@@ -10,6 +10,14 @@ pub(super) const PREFILL_RATE: Parameter = Parameter {
             from first tokens. Too low a rate holds more to the cache.",
 };
 
+/// What open requests cost a new one.
+pub(super) const REQUEST_COST: Parameter = Parameter {
+    name: "request_cost",
+    default: "0.01",
+    about: "Seconds that each request open at an endpoint delays a new one, for answers of 256 tokens; where engines \
+            tell the mean length of their answers, in proportion to that.",
+};
+
 /// Whether first tokens are looked for.
 pub(super) const MEASURE: Parameter = Parameter {
     name: "measure",

@@ -13,7 +13,7 @@ use crate::routing::{
 };
 use crate::state::Endpoint;
 
-use super::settings::{MEASURE, PREFILL_RATE, at_least};
+use super::settings::{MEASURE, PREFILL_RATE, REQUEST_COST, at_least};
 
 /// Name of the filter in explanations.
 const AFFINITY: &str = "prefix-affinity";
@@ -23,12 +23,14 @@ pub(super) const REGISTRATION: Registration = Registration {
     aliases: &[],
     summary: "of the endpoints that hold the prompt's prefix, the one with the fewest uncached tokens ahead of it",
     about: About {
-        purpose: "Long prompts that share beginnings, where prefill is what engines spend their time on: agents, code, \\
+        purpose: "Long prompts that share beginnings, where prefill is what engines spend their time on: agents, code, \
                   documents. It holds to the cache until that endpoint is saturated.",
-        formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \\
-                  has `saturation` seconds more of prefill ahead than some other. Of these, lowest seconds: uncached \\
-                  tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate.",
-        missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \\
+        formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \
+                  has `saturation` seconds more ahead than some other. Of these, lowest seconds: uncached \
+                  tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate, plus \
+                  `request_cost` for each open request, plus the wait for room in the KV cache and what is pushed out of \
+                  it, as with `prefix-cache`.",
+        missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \
                   engine's prefill times, `prefill_rate`. Equal endpoints are drawn.",
         source: "llm-d's prefix-cache affinity with token load; its calibration run is replaced by learning.",
     },
@@ -43,15 +45,16 @@ pub(super) const REGISTRATION: Registration = Registration {
         Parameter {
             name: "saturation",
             default: "18",
-            about: "Seconds of prefill that those which hold the prompt may have ahead more than the others; at 0 there \\
-                    is no limit.",
+            about: "Seconds that those which hold the prompt may have ahead more than the others; at 0 there is no limit.",
         },
+        REQUEST_COST,
     ],
     build: |parameters| {
         let given: Settings = parameters.read()?;
         at_least("prefill_rate", given.prefill_rate, 1.0)?;
         at_least("affinity", given.affinity, 0.0)?;
         at_least("saturation", given.saturation, 0.0)?;
+        at_least("request_cost", given.request_cost, 0.0)?;
         let strategy = TokenLoad::new(given, parameters.prefixes());
         let scorer = ByPrefix::ahead(Arc::clone(&strategy.prefixes), strategy.speed);
         Ok(Built::Both(Arc::new(strategy), Scored::new(scorer)))
@@ -65,11 +68,12 @@ struct Settings {
     measure: bool,
     affinity: f64,
     saturation: f64,
+    request_cost: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { prefill_rate: Speed::START, measure: false, affinity: 0.8, saturation: 18.0 }
+        Self { prefill_rate: Speed::START, measure: false, affinity: 0.8, saturation: 18.0, request_cost: 0.01 }
     }
 }
 
@@ -100,7 +104,7 @@ impl TokenLoad {
             }
             let [held, others] = &mut least;
             let least = if holds { held } else { others };
-            *least = least.min(look.wait(endpoint.id));
+            *least = least.min(look.ahead(endpoint, self.settings.request_cost));
         }
         let [held, others] = least;
         if sticky.is_empty() || sticky.len() == candidates.len() {
@@ -124,7 +128,8 @@ impl Router for TokenLoad {
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
         let look = self.prefixes.look(request, self.speed);
-        let seconds = |endpoint: &Endpoint| look.wait(endpoint.id) + look.miss(endpoint.id);
+        let ahead = |endpoint: &Endpoint| look.ahead(endpoint, self.settings.request_cost);
+        let seconds = |endpoint: &Endpoint| ahead(endpoint) + look.miss(endpoint.id) + look.eviction(endpoint);
         let mut rng = request.rng();
         let best = match self.sticky(&look, candidates, trace) {
             None => lowest(candidates.iter(), seconds, &mut rng),

@@ -29,7 +29,6 @@ pub use health::{Cooldown, Health, PASSED_OVER_MAX};
 pub use measured::{Measured, Outcomes};
 pub use outstanding::Outstanding;
 pub use signals::{Adapters, Fresh, Presence, Signals};
-pub use window::Window;
 
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ const BUCKETS: usize = 12;
 /// `N` sums over the last while. Adding and reading take no lock; an addition that races with a bucket's reuse may be
 /// lost, which an average bears.
 #[derive(Debug)]
-pub struct Window<const N: usize> {
+pub(super) struct Window<const N: usize> {
     bucket_micros: u64,
     buckets: [Bucket<N>; BUCKETS],
 }
@@ -25,14 +25,14 @@ struct Bucket<const N: usize> {
 
 impl<const N: usize> Window<N> {
     /// A window of this length.
-    pub fn over(length: Duration) -> Self {
+    pub(super) fn over(length: Duration) -> Self {
         let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
         let bucket = || Bucket { era: AtomicU64::new(0), sums: std::array::from_fn(|_| AtomicU64::new(0)) };
         Self { bucket_micros: (micros / BUCKETS as u64).max(1), buckets: std::array::from_fn(|_| bucket()) }
     }
 
     /// Adds to each sum.
-    pub fn add(&self, now: Moment, values: [u64; N]) {
+    pub(super) fn add(&self, now: Moment, values: [u64; N]) {
         let era = self.era(now);
         let Some(bucket) = self.buckets.get((era % BUCKETS as u64) as usize) else { return };
         let before = bucket.era.load(Relaxed);
@@ -47,7 +47,7 @@ impl<const N: usize> Window<N> {
     }
 
     /// The sums over the window that ends `now`.
-    pub fn sums(&self, now: Moment) -> [u64; N] {
+    pub(super) fn sums(&self, now: Moment) -> [u64; N] {
         let era = self.era(now);
         let mut sums = [0_u64; N];
         for bucket in &self.buckets {
@@ -58,11 +58,6 @@ impl<const N: usize> Window<N> {
             }
         }
         sums
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.buckets.iter().for_each(|bucket| bucket.era.store(0, Relaxed));
     }
 
     fn era(&self, now: Moment) -> u64 {
