@@ -15,6 +15,7 @@ use super::DecisionRing;
 
 /// The part of the configuration that an exchange goes by.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the configuration")]
 pub struct Policy {
     /// What to do with paths that we do not route.
     pub unknown_paths: UnknownPaths,
@@ -30,6 +31,8 @@ pub struct Policy {
     pub expected_output_tokens: u32,
     /// Whether the answer tells the client who served it.
     pub response_headers: bool,
+    /// Whether conformance tests may choose and are told who served.
+    pub conformance_hooks: bool,
     /// Whose answers are looked at.
     pub observe_answers: ObserveAnswers,
     /// Whether a client may ask for a decision's reasons.
@@ -46,6 +49,7 @@ impl From<&Config> for Policy {
             cooldown: Cooldown { base: config.health.cooldown_base, max: config.health.cooldown_max },
             expected_output_tokens: config.routing.expected_output_tokens,
             response_headers: config.destination.response_headers,
+            conformance_hooks: config.destination.conformance_hooks,
             observe_answers: config.routing.observe_answers,
             explain: config.routing.explain,
         }

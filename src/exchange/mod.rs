@@ -17,6 +17,7 @@ mod machine;
 mod prefix_tests;
 mod ring;
 mod step;
+mod subset;
 mod upstream;
 mod watch;
 
@@ -28,4 +29,5 @@ pub use head::{RequestHead, STEERING_HEADERS};
 pub use machine::Exchange;
 pub use ring::DecisionRing;
 pub use step::{BodyOutlook, Dispatch, LocalReply, Step};
+pub use subset::Subset;
 pub use upstream::{Content, UpstreamReport};
