@@ -134,8 +134,8 @@ impl Ours {
     async fn start(endpoints: &[&str], url: impl Fn(SocketAddr) -> String, more: &[&str]) -> Self {
         let folder = Folder::new();
         let file = folder.0.join("endpoints.yaml");
-        let lines: String = endpoints.iter().map(|address| format!("- address: \"{address}\"\n")).collect();
-        std::fs::write(&file, if lines.is_empty() { "[]\n".to_owned() } else { lines }).unwrap();
+        let lines: Vec<_> = endpoints.iter().map(|address| format!("- address: \"{address}\"\n")).collect();
+        std::fs::write(&file, if lines.is_empty() { "[]\n".to_owned() } else { lines.concat() }).unwrap();
         let [ext_proc, admin, health] = [(); 3].map(|()| free_address().unwrap());
         let texts = [ext_proc, admin, health].map(|address| address.to_string());
         let mut arguments =

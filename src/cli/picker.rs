@@ -29,6 +29,8 @@ enum Meaning {
     Encoder,
     /// From this level on, the log tells more.
     Verbosity,
+    /// Part of the name of the pool.
+    Pool,
     /// Nothing, for it is always so here.
     Nothing,
 }
@@ -44,6 +46,15 @@ const fn flag(name: &'static str, meaning: Meaning, help: &'static str) -> Flag 
 }
 
 const FLAGS: &[Flag] = &[
+    flag("pool-name", Meaning::Pool, "InferencePool whose pods are endpoints"),
+    flag("pool-namespace", Meaning::Pool, "Its namespace; else our own"),
+    flag("pool-group", Meaning::Value("discovery.kubernetes.pool_group"), "Its API group"),
+    flag(
+        "endpoint-selector",
+        Meaning::Value("discovery.kubernetes.pod_selector"),
+        "Labels of pods, where there is no pool",
+    ),
+    flag("endpoint-target-ports", Meaning::Value("discovery.kubernetes.port"), "The port of such pods; one"),
     flag("grpc-port", Meaning::Port("listen.ext_proc"), "Port of ext_proc"),
     flag("grpc-health-port", Meaning::Port("listen.health"), "Port of gRPC health alone, in plaintext"),
     flag("metrics-port", Meaning::Port("listen.admin"), "Port of /metrics and the other admin pages"),
@@ -71,14 +82,23 @@ fn argument(flag: &'static Flag) -> Arg {
         Meaning::Encoder => argument.value_parser(["json", "console"]),
         Meaning::Port(_) => argument.value_name("PORT").value_parser(clap::value_parser!(u16)),
         Meaning::Verbosity => argument.short('v').value_name("NUMBER").value_parser(clap::value_parser!(u8)),
-        Meaning::Value(_) => argument,
+        Meaning::Value(_) | Meaning::Pool => argument,
     }
+}
+
+/// The pool, as `namespace/name`; without a namespace it is in our own.
+fn pool(matches: &ArgMatches) -> Option<(&'static str, String)> {
+    let name = matches.get_one::<String>("pool-name")?;
+    let pool =
+        matches.get_one::<String>("pool-namespace").map_or_else(|| name.clone(), |space| format!("{space}/{name}"));
+    Some(("discovery.kubernetes.pools", pool))
 }
 
 /// What was given, in our own words. Our own flags come first, so they win.
 pub(super) fn given(matches: &ArgMatches) -> Given {
     let mut given = super::given(matches);
     given.defaults = DEFAULTS;
+    given.flags.extend(pool(matches));
     given.flags.extend(FLAGS.iter().filter_map(|flag| setting(flag, matches)));
     given
 }
@@ -94,7 +114,7 @@ fn setting(flag: &Flag, matches: &ArgMatches) -> Option<(&'static str, String)> 
             let is_detailed = *matches.get_one::<u8>(flag.name)? >= 4;
             ("log.filter", if is_detailed { "fairlead=debug,info" } else { "info" }.to_owned())
         }
-        Meaning::Nothing => return None,
+        Meaning::Pool | Meaning::Nothing => return None,
     };
     Some((key, value))
 }
@@ -120,11 +140,12 @@ mod tests {
     #[test]
     fn arguments_of_the_reference_manifests_need_no_subcommand() {
         let given = picked(
-            "fairlead --v=4 --zap-encoder json --grpc-port 9002 --grpc-health-port=9003 --metrics-port 9090 \
+            "fairlead --pool-name p --pool-namespace ns --v=4 --zap-encoder json --grpc-port 9002 --grpc-health-port=9003 --metrics-port 9090 \
              --secure-serving=false --health-checking",
         );
         assert_eq!(given.defaults, DEFAULTS);
         for (key, expected) in [
+            ("discovery.kubernetes.pools", "ns/p"),
             ("listen.ext_proc", "0.0.0.0:9002"),
             ("listen.health", "0.0.0.0:9003"),
             ("listen.admin", "0.0.0.0:9090"),

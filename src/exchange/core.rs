@@ -15,7 +15,6 @@ use super::DecisionRing;
 
 /// The part of the configuration that an exchange goes by.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the configuration")]
 pub struct Policy {
     /// What to do with paths that we do not route.
     pub unknown_paths: UnknownPaths,

@@ -23,11 +23,11 @@ async fn chat_sent(picker: &Picker, mode: Mode) -> Result<Picked, String> {
 const STREAM: [(&str, &str); 2] = [(":status", "200"), ("content-type", "text/event-stream")];
 
 /// Shows a piece of the response, and gives what came back of it.
-async fn echoed(picked: &mut Picked, mode: Mode, piece: &[u8], is_last: bool) -> Result<Vec<u8>, String> {
-    picked.talk.say(response_body(piece, is_last)).await?;
+async fn echoed(choice: &mut Picked, mode: Mode, piece: &[u8], is_last: bool) -> Result<Vec<u8>, String> {
+    choice.talk.say(response_body(piece, is_last)).await?;
     let mut back = Vec::new();
     loop {
-        let Some(Response::ResponseBody(body)) = picked.talk.answer().await?.response else {
+        let Some(Response::ResponseBody(body)) = choice.talk.answer().await?.response else {
             return Err("a response body was answered with something else".to_owned());
         };
         let common = body.response.unwrap_or_default();
@@ -49,27 +49,27 @@ async fn echoed(picked: &mut Picked, mode: Mode, piece: &[u8], is_last: bool) ->
 
 pub(crate) async fn answers_pass_piece_by_piece_and_unchanged(picker: &Picker) -> Done {
     for mode in [Mode::Streamed, Mode::Duplex] {
-        let mut picked = chat_sent(picker, mode).await?;
-        picked.talk.ask(response_headers(&STREAM, None, false)).await?;
+        let mut choice = chat_sent(picker, mode).await?;
+        choice.talk.ask(response_headers(&STREAM, None, false)).await?;
         let usage = br#"data: {"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#;
         let large = vec![b'z'; 150_000];
         for piece in
             [&b"data: {\"choices\":[]}\n\n"[..], b"", &large, b"\x1f\x8b\x00\xff", usage, b"\n\ndata: [DONE]\n\n"]
         {
-            let back = echoed(&mut picked, mode, piece, false).await?;
+            let back = echoed(&mut choice, mode, piece, false).await?;
             ensure(back == piece, || format!("{mode:?}: {} bytes came back changed", piece.len()))?;
         }
-        echoed(&mut picked, mode, b"", true).await?;
+        echoed(&mut choice, mode, b"", true).await?;
     }
     Ok(())
 }
 
 pub(crate) async fn response_trailers_and_other_statuses_are_taken(picker: &Picker) -> Done {
     for status in ["200", "404", "500", "503"] {
-        let mut picked = chat_sent(picker, Mode::Duplex).await?;
-        picked.talk.ask(response_headers(&[(":status", status)], None, false)).await?;
-        echoed(&mut picked, Mode::Duplex, b"{}", false).await?;
-        let answer = picked.talk.ask(response_trailers()).await?.response;
+        let mut choice = chat_sent(picker, Mode::Duplex).await?;
+        choice.talk.ask(response_headers(&[(":status", status)], None, false)).await?;
+        echoed(&mut choice, Mode::Duplex, b"{}", false).await?;
+        let answer = choice.talk.ask(response_trailers()).await?.response;
         ensure(matches!(answer, Some(Response::ResponseTrailers(_))), || format!("{status}: {answer:?}"))?;
     }
     Ok(())
@@ -78,8 +78,8 @@ pub(crate) async fn response_trailers_and_other_statuses_are_taken(picker: &Pick
 pub(crate) async fn whoever_served_is_taken_note_of(picker: &Picker) -> Done {
     let other = picker.endpoints.last().map(ToString::to_string);
     for served in [None, other.as_deref(), Some("192.0.2.77:80"), Some("no address")] {
-        let mut picked = chat_sent(picker, Mode::Duplex).await?;
-        let answer = picked.talk.ask(response_headers(&[(":status", "200")], served, true)).await?;
+        let mut choice = chat_sent(picker, Mode::Duplex).await?;
+        let answer = choice.talk.ask(response_headers(&[(":status", "200")], served, true)).await?;
         ensure(matches!(answer.response, Some(Response::ResponseHeaders(_))), || format!("{served:?}: {answer:?}"))?;
     }
     Ok(())
@@ -104,12 +104,12 @@ pub(crate) async fn an_observed_exchange_is_never_answered(picker: &Picker) -> D
 
 pub(crate) async fn streams_that_vanish_leave_nothing_behind(picker: &Picker) -> Done {
     for turn in 0..60 {
-        let mut picked = chat_sent(picker, Mode::Duplex).await?;
+        let mut choice = chat_sent(picker, Mode::Duplex).await?;
         if turn % 3 > 0 {
-            picked.talk.ask(response_headers(&STREAM, None, false)).await?;
+            choice.talk.ask(response_headers(&STREAM, None, false)).await?;
         }
         if turn % 3 > 1 {
-            echoed(&mut picked, Mode::Duplex, b"data: {}\n\n", false).await?;
+            echoed(&mut choice, Mode::Duplex, b"data: {}\n\n", false).await?;
         }
     }
     let Some(admin) = &picker.admin else { return Ok(()) };
@@ -126,8 +126,8 @@ pub(crate) async fn a_thousand_streams_are_open_on_one_connection(picker: &Picke
     for _ in 0..10 {
         open.extend(try_join_all((0..100).map(|_| chat_sent(picker, Mode::Duplex))).await?);
     }
-    for picked in &mut open {
-        picked.talk.ask(response_headers(&[(":status", "200")], None, true)).await?;
+    for choice in &mut open {
+        choice.talk.ask(response_headers(&[(":status", "200")], None, true)).await?;
     }
     Ok(())
 }

@@ -10,10 +10,10 @@ type Done = Result<(), String>;
 pub(crate) async fn every_mode_sends_a_chat_to_one_endpoint(picker: &Picker) -> Done {
     for mode in MODES {
         let asked = if mode == Mode::None { Asked::chat(mode).method("POST", "/") } else { Asked::chat(mode) };
-        let picked = pick(picker, &asked).await?.picked().map_err(|fault| format!("{mode:?}: {fault}"))?;
-        ensure(picked.list.len() == 1, || format!("{mode:?}: a list of {}", picked.list.len()))?;
-        ensure(picker.endpoints.contains(&picked.list[0]), || format!("{mode:?}: not of the pool: {:?}", picked.list))?;
-        let is_changed = picked.set.iter().any(|(name, _)| name == "content-length");
+        let choice = pick(picker, &asked).await?.picked().map_err(|fault| format!("{mode:?}: {fault}"))?;
+        ensure(choice.list.len() == 1, || format!("{mode:?}: a list of {}", choice.list.len()))?;
+        ensure(picker.endpoints.contains(&choice.list[0]), || format!("{mode:?}: not of the pool: {:?}", choice.list))?;
+        let is_changed = choice.set.iter().any(|(name, _)| name == "content-length");
         ensure(mode != Mode::Buffered || !is_changed, || "content-length is set though nothing changed".to_owned())?;
     }
     Ok(())
@@ -21,8 +21,8 @@ pub(crate) async fn every_mode_sends_a_chat_to_one_endpoint(picker: &Picker) -> 
 
 pub(crate) async fn a_get_without_body_is_sent_in_every_mode(picker: &Picker) -> Done {
     for mode in MODES {
-        let picked = pick(picker, &Asked::get(mode)).await?.picked().map_err(|fault| format!("{mode:?}: {fault}"))?;
-        ensure(picked.pieces.is_empty(), || format!("{mode:?}: a body came of none"))?;
+        let choice = pick(picker, &Asked::get(mode)).await?.picked().map_err(|fault| format!("{mode:?}: {fault}"))?;
+        ensure(choice.pieces.is_empty(), || format!("{mode:?}: a body came of none"))?;
     }
     pick(picker, &Asked::get(Mode::Duplex).method("GET", "/v1/models")).await?.picked().map(drop)
 }
@@ -30,12 +30,12 @@ pub(crate) async fn a_get_without_body_is_sent_in_every_mode(picker: &Picker) ->
 pub(crate) async fn duplex_bodies_come_back_byte_for_byte(picker: &Picker) -> Done {
     let random = fastrand::Rng::with_seed(7);
     for size in [0, 1, 61_999, 62_000, 62_001, 124_000, 1 << 20, 5 << 20] {
-        let body: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let body: Vec<u8> = (0..=250u8).cycle().take(size).collect();
         for cuts in [0, 1, 20] {
             let pieces = split(&body, cuts, &mut random.clone());
             let asked = Asked::chat(Mode::Duplex).method("POST", "/any").body(pieces);
-            let picked = pick(picker, &asked).await?.picked().map_err(|fault| format!("{size} bytes: {fault}"))?;
-            ensure(picked.pieces.concat() == body, || format!("{size} bytes in {cuts} cuts came back changed"))?;
+            let choice = pick(picker, &asked).await?.picked().map_err(|fault| format!("{size} bytes: {fault}"))?;
+            ensure(choice.pieces.concat() == body, || format!("{size} bytes in {cuts} cuts came back changed"))?;
         }
     }
     Ok(())
@@ -46,8 +46,8 @@ pub(crate) async fn chat_bodies_of_every_split_come_back(picker: &Picker) -> Don
     for _ in 0..30 {
         let body = chat(random.usize(..200_000));
         let pieces = split(&body, random.usize(..30), &mut random);
-        let picked = pick(picker, &Asked::chat(Mode::Duplex).body(pieces)).await?.picked()?;
-        ensure(picked.pieces.concat() == body, || format!("{} bytes came back changed", body.len()))?;
+        let choice = pick(picker, &Asked::chat(Mode::Duplex).body(pieces)).await?.picked()?;
+        ensure(choice.pieces.concat() == body, || format!("{} bytes came back changed", body.len()))?;
     }
     Ok(())
 }
@@ -63,14 +63,14 @@ fn split(body: &[u8], cuts: usize, random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
 pub(crate) async fn trailers_end_a_duplex_body(picker: &Picker) -> Done {
     let body = chat(100_000);
     let asked = Asked { trailers: true, ..Asked::chat(Mode::Duplex).body(vec![body.clone()]) };
-    let picked = pick(picker, &asked).await?.picked()?;
-    ensure(picked.pieces.concat() == body, || "the body came back changed".to_owned())
+    let choice = pick(picker, &asked).await?.picked()?;
+    ensure(choice.pieces.concat() == body, || "the body came back changed".to_owned())
 }
 
 pub(crate) async fn a_second_end_of_the_body_is_ignored(picker: &Picker) -> Done {
-    let mut picked = pick(picker, &Asked::chat(Mode::Duplex)).await?.picked()?;
-    picked.talk.say(request_body(b"", true)).await?;
-    let answer = picked.talk.ask(response_headers(&[(":status", "200")], None, true)).await?;
+    let mut choice = pick(picker, &Asked::chat(Mode::Duplex)).await?.picked()?;
+    choice.talk.say(request_body(b"", true)).await?;
+    let answer = choice.talk.ask(response_headers(&[(":status", "200")], None, true)).await?;
     let text = format!("{answer:?}");
     ensure(text.contains("ResponseHeaders"), || format!("the second end was answered: {text}"))
 }
@@ -86,17 +86,17 @@ pub(crate) async fn a_gateway_that_does_not_tell_its_modes_is_served(picker: &Pi
 pub(crate) async fn a_client_cannot_name_the_destination(picker: &Picker) -> Done {
     for mode in [Mode::Buffered, Mode::Duplex] {
         let asked = Asked::chat(mode).header(ENDPOINT, "192.0.2.1:80").header("x-prefiller-host-port", "192.0.2.1:80");
-        let picked = pick(picker, &asked).await?.picked()?;
-        ensure(picker.endpoints.contains(&picked.list[0]), || format!("{mode:?}: {:?} was believed", picked.list))?;
+        let choice = pick(picker, &asked).await?.picked()?;
+        ensure(picker.endpoints.contains(&choice.list[0]), || format!("{mode:?}: {:?} was believed", choice.list))?;
     }
     Ok(())
 }
 
 pub(crate) async fn control_headers_of_a_client_are_removed(picker: &Picker) -> Done {
     let asked = Asked::chat(Mode::Duplex).header("x-prefiller-host-port", "192.0.2.1:80");
-    let picked = pick(picker, &asked).await?.picked()?;
-    ensure(picked.removed.iter().any(|name| name == "x-prefiller-host-port"), || {
-        format!("only {:?} is removed", picked.removed)
+    let choice = pick(picker, &asked).await?.picked()?;
+    ensure(choice.removed.iter().any(|name| name == "x-prefiller-host-port"), || {
+        format!("only {:?} is removed", choice.removed)
     })
 }
 
@@ -128,8 +128,8 @@ async fn stays_inside(picker: &Picker, address: SocketAddr) -> Done {
         for mode in [Mode::Buffered, Mode::Duplex] {
             for asked in [Asked::chat(mode), Asked::get(mode)] {
                 let asked = asked.hint(hint.clone());
-                let picked = pick(picker, &asked).await?.picked().map_err(|fault| format!("{hint:?}: {fault}"))?;
-                ensure(picked.list == [address], || format!("{hint:?}: sent to {:?}", picked.list))?;
+                let choice = pick(picker, &asked).await?.picked().map_err(|fault| format!("{hint:?}: {fault}"))?;
+                ensure(choice.list == [address], || format!("{hint:?}: sent to {:?}", choice.list))?;
             }
         }
     }
@@ -154,8 +154,8 @@ pub(crate) async fn a_subset_without_ports_means_every_port(picker: &Picker) -> 
     let ip = picker.endpoints[0].ip();
     for _ in 0..10 {
         let asked = Asked::chat(Mode::Duplex).hint(Hint::List(vec![ip.to_string()]));
-        let picked = pick(picker, &asked).await?.picked()?;
-        ensure(picked.list[0].ip() == ip, || format!("sent to {:?}", picked.list))?;
+        let choice = pick(picker, &asked).await?.picked()?;
+        ensure(choice.list[0].ip() == ip, || format!("sent to {:?}", choice.list))?;
     }
     Ok(())
 }
@@ -164,8 +164,8 @@ pub(crate) async fn a_subset_may_come_with_the_body(picker: &Picker) -> Done {
     let address = picker.endpoints[0];
     for mode in [Mode::Buffered, Mode::Duplex] {
         let asked = Asked { hint_on_body: true, ..Asked::chat(mode).hint(Hint::Text(address.to_string())) };
-        let picked = pick(picker, &asked).await?.picked()?;
-        ensure(picked.list == [address], || format!("{mode:?}: sent to {:?}", picked.list))?;
+        let choice = pick(picker, &asked).await?.picked()?;
+        ensure(choice.list == [address], || format!("{mode:?}: sent to {:?}", choice.list))?;
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(crate) fn header_map(pairs: &[(&str, &str)], is_raw: bool) -> HeaderMap {
     let header = |(key, text): &(&str, &str)| {
         let (value, raw_value) =
             if is_raw { (String::new(), text.as_bytes().to_vec()) } else { ((*text).to_owned(), Vec::new()) };
-        HeaderValue { key: (*key).to_owned(), value, raw_value, ..HeaderValue::default() }
+        HeaderValue { key: (*key).to_owned(), value, raw_value }
     };
     HeaderMap { headers: pairs.iter().map(header).collect() }
 }
@@ -172,7 +172,7 @@ impl Talk {
                     sender.send(message).await.ok();
                 }
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) struct Picker {
 
 /// A request as the client made it, and how the gateway shows it.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a way of its own to show a request")]
 pub(crate) struct Asked {
     pub(crate) mode: Mode,
     pub(crate) method: &'static str,
@@ -114,6 +115,7 @@ pub(crate) fn chat(prompt: usize) -> Vec<u8> {
 
 /// What the picker made of a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once for each case")]
 pub(crate) enum Outcome {
     Picked(Picked),
     Refused {
