@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
 COMPARE_FLAGS ?=
 
-.PHONY: help demo build test test-kube test-llama test-shuttle test-vllm check bench bench-scrape compare fuzz envoy clean
+.PHONY: help demo build test test-kube test-llama test-shuttle test-vllm check check-deploy image bench bench-scrape compare fuzz envoy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -80,6 +80,13 @@ ifneq ($(HAS_DENY),)
 else
 	@echo 'cargo-deny is not installed: dependency rules not checked'
 endif
+
+check-deploy: ## render the manifests with kubectl, and put the alerts to promtool
+	@command -v kubectl promtool >/dev/null || { echo 'kubectl and promtool (Debian: prometheus) have to be installed' >&2; exit 1; }
+	@$(CARGO) test --package fairlead --test deploy -- --include-ignored --nocapture
+
+image: ## the container image, with buildah (IMAGE=name, BINARY=a static program that is there already)
+	@tools/image.sh
 
 bench: envoy ## what Fairlead costs through Envoy beside a no-op service, then micro-benchmarks
 	@$(MAKE) build PROFILE=release

@@ -12,8 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tracing::{error, info, warn};
 
 use crate::admin::{self, AdminState, Readiness};
@@ -21,7 +20,7 @@ use crate::config::{Config, Loaded, Routing};
 use crate::discovery;
 use crate::domain::{Clock, Complaint};
 use crate::exchange::Core;
-use crate::ext_proc::{HEALTH_NAMES, Server, ServerOptions, Settings};
+use crate::ext_proc::{HealthBoard, Server, ServerOptions, Settings, serve_health};
 use crate::index::Stats;
 use crate::routing::{Configured, StrategySet, describe};
 use crate::scrape::{self, Freshness, ScrapeStatus};
@@ -118,12 +117,14 @@ impl Cold {
         self.start_scraping();
         self.start_upkeep();
         self.start_admin().await?;
+        let (health, answers) = HealthBoard::new().await;
+        self.start_health(answers.clone()).await?;
         tokio::select! {
             () = self.endpoints_known(&sources) => {}
             () = signals.recv() => return Ok(()),
             failed = self.failed() => return failed,
         }
-        let (health, server) = self.start_ext_proc().await?;
+        let server = self.start_ext_proc(answers).await?;
         tokio::select! {
             () = signals.recv() => {}
             () = self.follow_readiness(&health) => {}
@@ -232,30 +233,36 @@ impl Cold {
         Ok(())
     }
 
-    async fn start_ext_proc(&self) -> anyhow::Result<(HealthReporter, Server)> {
+    /// Serves health at a port of its own, if one is asked for: probes look at it before anything else is up.
+    async fn start_health<H: Health>(&self, health: HealthServer<H>) -> anyhow::Result<()> {
+        let Some(address) = self.config.listen.health else { return Ok(()) };
+        let served = serve_health(address, health, self.cancel.clone())
+            .await
+            .with_context(|| format!("cannot listen for health requests on {address}"))?;
+        self.keep("health", served);
+        Ok(())
+    }
+
+    async fn start_ext_proc<H: Health>(&self, health: HealthServer<H>) -> anyhow::Result<Server> {
         let config = &*self.config;
-        let (health, health_server) = tonic_health::server::health_reporter();
-        set_health(&health, ServingStatus::NotServing).await;
         let core = Arc::clone(&self.core);
         let settings = Arc::new(Settings::from(config));
-        let server =
-            Server::start(&ServerOptions::from(config), core, settings, health_server, &self.tasks, &self.cancel)
-                .await
-                .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
+        let server = Server::start(&ServerOptions::from(config), core, settings, health, &self.tasks, &self.cancel)
+            .await
+            .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
         let address = server.tcp_address().map_or_else(|| config.listen.ext_proc.to_string(), |tcp| tcp.to_string());
         self.readiness.set("ext_proc", true, "listening");
-        info!(ext_proc = address, algorithm = config.routing.algorithm, "fairlead serves");
-        Ok((health, server))
+        info!(ext_proc = address, tls = ?config.listen.tls, algorithm = config.routing.algorithm, "fairlead serves");
+        Ok(server)
     }
 
     /// Keeps gRPC health equal to readiness; never ends.
-    async fn follow_readiness(&self, health: &HealthReporter) {
+    async fn follow_readiness(&self, health: &HealthBoard) {
         let mut was_ready = false;
         loop {
             let is_ready = self.readiness.is_ready();
             if is_ready != was_ready {
-                let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-                set_health(health, status).await;
+                health.set_ready(is_ready).await;
                 was_ready = is_ready;
             }
             tokio::time::sleep(HEALTH_PACE).await;
@@ -263,21 +270,15 @@ impl Cold {
     }
 
     /// Leaves in order: says so, gives gateways time to go elsewhere, lets running streams end.
-    async fn drain(&self, health: &HealthReporter, server: Server) {
+    async fn drain(&self, health: &HealthBoard, server: Server) {
         let shutdown = &self.config.shutdown;
         info!(delay = ?shutdown.delay, grace = ?shutdown.grace, "draining");
         self.readiness.set("draining", false, "shutting down");
-        set_health(health, ServingStatus::NotServing).await;
+        health.set_ready(false).await;
         tokio::time::sleep(shutdown.delay).await;
         if !server.shut_down(shutdown.grace).await {
             warn!("streams were still open when the grace period ended");
         }
-    }
-}
-
-async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for name in HEALTH_NAMES {
-        health.set_service_status(name, status).await;
     }
 }
 

@@ -39,7 +39,13 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
 
 fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
     let file = given.file.as_deref();
-    config::load(&Sources { file, env: &config::process_env, flags: &given.flags, check: &app::check_strategies })
+    config::load(&Sources {
+        file,
+        env: &config::process_env,
+        flags: &given.flags,
+        defaults: given.defaults,
+        check: &app::check_strategies,
+    })
 }
 
 fn strategies(name: Option<&str>, verbose: bool) -> anyhow::Result<()> {

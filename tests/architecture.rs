@@ -31,6 +31,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("tonic", &["ext_proc", "app"]),
     ("envoy_types", &["ext_proc"]),
+    ("rustls", &["ext_proc"]),
+    ("tokio_rustls", &["ext_proc"]),
+    ("rcgen", &["ext_proc"]),
     ("hyper", &["scrape"]),
     ("hyper_util", &["scrape"]),
     ("notify", &["discovery"]),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub enum Origin {
     /// Nowhere: it is the default.
     Default,
+    /// Nowhere: it is the default of the subcommand.
+    Preset,
     /// In the configuration file.
     File {
         /// The file as it was named.
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Preset => f.write_str("default of the subcommand"),
             Self::File { path, line: 0, .. } => write!(f, "{}", path.display()),
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),

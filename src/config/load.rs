@@ -20,6 +20,8 @@ pub struct Sources<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Flags that were given: dotted key and value.
     pub flags: &'a [(&'static str, String)],
+    /// What holds in place of the usual defaults: dotted key and value.
+    pub defaults: &'a [(&'static str, &'static str)],
     /// What is wrong with the strategies, which are known elsewhere.
     pub check: &'a dyn Fn(&Config) -> Vec<Complaint>,
 }
@@ -97,7 +99,7 @@ pub(super) fn load_with(
     }
     faults.sort_by_key(|fault| match &fault.origin {
         Origin::File { line, column, .. } => (0, *line, *column),
-        Origin::Default => (1, 0, 0),
+        Origin::Default | Origin::Preset => (1, 0, 0),
         Origin::Env(_) => (2, 0, 0),
         Origin::Flag(_) => (3, 0, 0),
     });
@@ -128,6 +130,11 @@ fn overlay(tree: &mut Node, sources: &Sources<'_>, faults: &mut Vec<Fault>) {
                 key: setting.key.to_owned(),
                 message: format!("is \"{second}\", but {name} is \"{value}\"; unset one of the two"),
             });
+        }
+        if let Some((_, value)) = sources.defaults.iter().find(|(key, _)| *key == setting.key)
+            && tree.get(setting.key).is_none()
+        {
+            tree.set(setting.key, (*value).to_owned(), &Origin::Preset);
         }
         if let Some((name, value)) = own.or(alias) {
             tree.set(setting.key, value, &Origin::Env(name));

@@ -46,8 +46,28 @@ pub struct Listen {
     pub ext_proc: ListenAddress,
     /// Admin HTTP: `ip:port`.
     pub admin: SocketAddr,
+    /// TLS of ext_proc over TCP: `off`, `required`, or `accepted`, which takes TLS and plaintext at the same port.
+    pub tls: TlsMode,
+    /// Folder with `tls.crt` and `tls.key`, read again when they change; without it a self-signed certificate is made at
+    /// the start.
+    pub certificate: Option<PathBuf>,
+    /// gRPC health alone, in plaintext, at `ip:port`, also before the first endpoints are known.
+    pub health: Option<SocketAddr>,
     /// Threads that serve ext_proc, each a runtime of its own; 0 means one per core.
     pub threads: usize,
+}
+
+/// Whether ext_proc is spoken over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Plaintext only.
+    #[default]
+    Off,
+    /// Both, told apart by the first byte.
+    Accepted,
+    /// TLS only.
+    Required,
 }
 
 /// How an endpoint is chosen.
@@ -155,6 +175,9 @@ pub struct Destination {
     pub clear_route_cache: bool,
     /// Set the response headers `request-id`, `routing-strategy`, `target-pod` and `target-pod-ip`.
     pub response_headers: bool,
+    /// For the conformance suite of the Gateway API inference extension, never in production: a client names endpoints in
+    /// the header `test-epp-endpoint-selection`, and the answer's `x-conformance-test-served-endpoint` tells who served.
+    pub conformance_hooks: bool,
 }
 
 /// What is specific to the Envoy in front.
@@ -331,6 +354,9 @@ impl Default for Listen {
         Self {
             ext_proc: ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 50052))),
             admin: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            tls: TlsMode::Off,
+            certificate: None,
+            health: None,
             threads: 0,
         }
     }
@@ -371,6 +397,7 @@ impl Default for Destination {
             list: 1,
             clear_route_cache: true,
             response_headers: true,
+            conformance_hooks: false,
         }
     }
 }

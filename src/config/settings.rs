@@ -91,6 +91,21 @@ pub const SETTINGS: &[Setting] = &[
     set("listen.ext_proc", Form::Address, "ext_proc gRPC: `ip:port` or `unix:PATH`."),
     set("listen.admin", Form::Address, "Admin HTTP: `ip:port`."),
     set(
+        "listen.tls",
+        Form::Choice(&["off", "accepted", "required"]),
+        "TLS of ext_proc over TCP: `off`, `required`, or `accepted`, which takes TLS and plaintext at the same port.",
+    ),
+    set(
+        "listen.certificate",
+        Form::Path,
+        "Folder with `tls.crt` and `tls.key`, read again when they change; without it a self-signed certificate is made at the start.",
+    ),
+    set(
+        "listen.health",
+        Form::Address,
+        "gRPC health alone, in plaintext, at `ip:port`, also before the first endpoints are known.",
+    ),
+    set(
         "listen.threads",
         Form::Number,
         "Threads that serve ext_proc, each a runtime of its own; 0 means one per core.",
@@ -239,6 +254,11 @@ pub const SETTINGS: &[Setting] = &[
         "destination.response_headers",
         Form::Bool,
         "Set the response headers `request-id`, `routing-strategy`, `target-pod` and `target-pod-ip`.",
+    ),
+    set(
+        "destination.conformance_hooks",
+        Form::Bool,
+        "For the conformance suite of the Gateway API inference extension, never in production: a client names endpoints in the header `test-epp-endpoint-selection`, and the answer's `x-conformance-test-served-endpoint` tells who served.",
     ),
     set(
         "envoy.eds_file",

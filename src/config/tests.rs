@@ -15,7 +15,7 @@ impl Given<'_> {
         let env = |name: &str| self.env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let flags: Vec<_> = self.flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let file = Some(Path::new("fairlead.yaml"));
-        let sources = Sources { file, env: &env, flags: &flags, check: &complaints };
+        let sources = Sources { file, env: &env, flags: &flags, defaults: &[], check: &complaints };
         load::load_with(&sources, |_| Ok(self.yaml.to_owned()))
     }
 
@@ -140,7 +140,8 @@ fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
     assert!(faults[0].contains("not valid YAML"), "{faults:?}");
     let faults = yaml("log: {format: json}\nlog: {format: json}").faults();
     assert!(faults[0].starts_with("2: : not valid YAML: duplicate"), "{faults:?}");
-    let missing = Sources { file: Some("no/such.yaml".as_ref()), env: &|_| None, flags: &[], check: &complaints };
+    let missing =
+        Sources { file: Some("no/such.yaml".as_ref()), env: &|_| None, flags: &[], defaults: &[], check: &complaints };
     let faults = load(&missing).unwrap_err();
     assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
 }
@@ -148,7 +149,7 @@ fn text_that_is_not_yaml_and_a_missing_file_are_one_fault_each() {
 #[test]
 fn the_environment_can_name_the_file() {
     let env = |name: &str| (name == "FAIRLEAD_CONFIG").then(|| "no/such.yaml".to_owned());
-    let faults = load(&Sources { file: None, env: &env, flags: &[], check: &complaints }).unwrap_err();
+    let faults = load(&Sources { file: None, env: &env, flags: &[], defaults: &[], check: &complaints }).unwrap_err();
     assert!(faults[0].to_string().starts_with("no/such.yaml: cannot be read"), "{faults:?}");
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::tree::Node;
-use super::{Config, Fault, ListenAddress, Origin, check_endpoints};
+use super::{Config, Fault, ListenAddress, Origin, TlsMode, check_endpoints};
 use crate::domain::{Complaint, Input, hint};
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
@@ -58,11 +58,25 @@ impl Check<'_> {
                 format!("the path has {bytes} bytes, a unix socket takes at most {UNIX_PATH_MAX}; use a shorter folder")
             });
         }
+        let is_tcp = matches!(config.listen.ext_proc, ListenAddress::Tcp(_));
+        let is_tls = config.listen.tls != TlsMode::Off;
+        self.require(is_tcp || !is_tls, &["listen.tls", "listen.ext_proc"], || {
+            "TLS is spoken over TCP only; a unix socket has the file's permissions".to_owned()
+        });
+        self.require(is_tls || config.listen.certificate.is_none(), &["listen.certificate", "listen.tls"], || {
+            "a certificate is of no use while `listen.tls` is off; set it to required or accepted".to_owned()
+        });
         let admin = config.listen.admin;
         let clash = matches!(config.listen.ext_proc, ListenAddress::Tcp(other) if other == admin && admin.port() != 0);
         self.require(!clash, &["listen.admin", "listen.ext_proc"], || {
             format!("ext_proc and admin cannot both listen at {admin}; give them two ports")
         });
+        if let Some(health) = config.listen.health.filter(|health| health.port() != 0) {
+            let is_taken = health == admin || config.listen.ext_proc == ListenAddress::Tcp(health);
+            self.require(!is_taken, &["listen.health"], || {
+                format!("{health} is taken already; give health its own port")
+            });
+        }
     }
 
     fn endpoints(&mut self, config: &Config) {

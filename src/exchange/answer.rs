@@ -92,6 +92,9 @@ impl Exchange {
     fn client_headers(&self, served: &Endpoint, choice: &Choice) -> ResponseHeaders {
         let mut headers = if self.core.policy.response_headers { self.notes(served, choice) } else { Vec::new() };
         let snapshot = self.core.reader.load();
+        if self.core.policy.conformance_hooks {
+            headers.push(("x-conformance-test-served-endpoint", Cow::Owned(served.address_text().to_owned())));
+        }
         choice.strategy.router.response_headers(&self.view(&snapshot), served, &mut headers);
         if let Some(explanation) = self.explanation.as_ref().filter(|_| self.head.explain && self.core.policy.explain) {
             headers.push((EXPLAIN, Cow::Owned(explanation.to_header())));

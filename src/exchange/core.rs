@@ -31,6 +31,8 @@ pub struct Policy {
     pub expected_output_tokens: u32,
     /// Whether the answer tells the client who served it.
     pub response_headers: bool,
+    /// Whether conformance tests may choose and are told who served.
+    pub conformance_hooks: bool,
     /// Whose answers are looked at.
     pub observe_answers: ObserveAnswers,
     /// Whether a client may ask for a decision's reasons.
@@ -47,6 +49,7 @@ impl From<&Config> for Policy {
             cooldown: Cooldown { base: config.health.cooldown_base, max: config.health.cooldown_max },
             expected_output_tokens: config.routing.expected_output_tokens,
             response_headers: config.destination.response_headers,
+            conformance_hooks: config.destination.conformance_hooks,
             observe_answers: config.routing.observe_answers,
             explain: config.routing.explain,
         }

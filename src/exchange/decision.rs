@@ -14,6 +14,8 @@ use super::choosing;
 use super::machine::{Booking, Exchange, RETRY_AFTER_S, Steering};
 use super::{Explanation, LocalReply, Outcome, Step};
 
+/// What leaves an endpoint out that the gateway does not allow.
+const SUBSET_HINT: &str = "subset-hint";
 /// What leaves an endpoint out whose labels are not as the client asks.
 const LABEL_FILTER: &str = "external-filter";
 
@@ -111,13 +113,29 @@ impl Exchange {
     /// holds for the whole list, and where nobody meets it, the request is refused.
     #[expect(clippy::result_large_err, reason = "made once, when a request is refused")]
     fn matching<'e>(&self, endpoints: &'e [Arc<Endpoint>], trace: &mut Trace) -> Result<Matching<'e>, ApiError> {
-        let Some(filter) = self.head.label_filter.as_deref() else { return Ok(Matching::All(endpoints)) };
+        let Some(filter) = self.head.label_filter.as_deref() else { return self.allowed(endpoints, trace) };
         let selector = Selector::parse(filter).map_err(|error| ApiError::bad_label_filter(&error.to_string()))?;
-        let (kept, dropped): (SmallVec<[_; 16]>, SmallVec<[_; 16]>) =
+        let (kept, dropped): (Few, Few) =
             endpoints.iter().cloned().partition(|endpoint| selector.matches(&endpoint.spec.labels));
-        dropped.iter().for_each(|endpoint: &Arc<Endpoint>| trace.left_out(endpoint, LABEL_FILTER));
+        dropped.iter().for_each(|endpoint| trace.left_out(endpoint, LABEL_FILTER));
         if kept.is_empty() && !endpoints.is_empty() {
             return Err(ApiError::nobody_matches(&self.asked.model, filter));
+        }
+        Ok(match self.allowed(&kept, trace)? {
+            Matching::All(_) => Matching::Some(kept),
+            Matching::Some(allowed) => Matching::Some(allowed),
+        })
+    }
+
+    /// The endpoints that the gateway allows.
+    #[expect(clippy::result_large_err, reason = "made once, when a request is refused")]
+    fn allowed<'e>(&self, endpoints: &'e [Arc<Endpoint>], trace: &mut Trace) -> Result<Matching<'e>, ApiError> {
+        let Some(subset) = &self.subset else { return Ok(Matching::All(endpoints)) };
+        let (kept, dropped): (Few, Few) =
+            endpoints.iter().cloned().partition(|endpoint| subset.contains(endpoint.spec.address));
+        dropped.iter().for_each(|endpoint| trace.left_out(endpoint, SUBSET_HINT));
+        if kept.is_empty() && !endpoints.is_empty() {
+            return Err(ApiError::nobody_allowed(&self.asked.model, RETRY_AFTER_S));
         }
         Ok(Matching::Some(kept))
     }
@@ -192,10 +210,13 @@ impl Explanation {
     }
 }
 
-/// The endpoints that the client's filter leaves.
+/// Some endpoints.
+type Few = SmallVec<[Arc<Endpoint>; 16]>;
+
+/// The endpoints that the client's filter and the gateway leave.
 enum Matching<'a> {
     All(&'a [Arc<Endpoint>]),
-    Some(SmallVec<[Arc<Endpoint>; 16]>),
+    Some(Few),
 }
 
 impl std::ops::Deref for Matching<'_> {

@@ -13,11 +13,13 @@ pub const STEERING_HEADERS: &[&str] = &[
     "x-gateway-destination-endpoint-fallback",
     "x-gateway-destination-endpoint-served",
     "x-gateway-destination-endpoint-subset",
+    "x-gateway-destination-endpoint-scores",
     "x-prefiller-host-port",
     "x-encoder-hosts-ports",
     "x-data-parallel-endpoint",
     "x-data-parallel-rank",
     "x-kv-cache-source-host-port",
+    "x-llm-d-request-dropped-reason",
     "routing-strategy",
 ];
 
@@ -49,6 +51,8 @@ pub struct RequestHead {
     pub label_filter: Option<Box<str>>,
     /// The objective that it names, which says how urgent it is.
     pub objective: Option<Box<str>>,
+    /// Endpoints that a conformance test names (`destination.conformance_hooks`).
+    pub test_selection: Option<Box<str>>,
     /// The client asks for the reasons of the decision.
     pub explain: bool,
     /// The client wants to change protocols (WebSocket): it sends no body before it has an answer.
@@ -93,6 +97,7 @@ impl RequestHead {
                     head.objective = text().map(Into::into);
                 }
                 "external-filter" => head.label_filter = text().map(Into::into),
+                "test-epp-endpoint-selection" => head.test_selection = text().map(Into::into),
                 "x-fairlead-explain" => head.explain = text() == Some("1"),
                 "upgrade" | ":protocol" => head.is_upgrade = true,
                 _ => {}

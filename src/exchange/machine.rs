@@ -15,7 +15,7 @@ use super::answer::Observed;
 use super::body::Body;
 use super::choosing;
 use super::rewrite::Edit;
-use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step};
+use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step, Subset};
 
 /// Blocks of a prompt that are looked at: its first mebibyte.
 const PREFIX_BLOCKS_MAX: usize = 4096;
@@ -61,6 +61,8 @@ pub struct Exchange {
     pub(super) may_rewrite: bool,
     /// What is to be changed in the body.
     pub(super) edit: Option<Edit>,
+    /// The part of the fleet that the gateway allows; all of it if it does not say.
+    pub(super) subset: Option<Subset>,
     pub(super) asked: Asked,
     pub(super) seed: u64,
     pub(super) booking: Option<Booking>,
@@ -82,6 +84,7 @@ impl Exchange {
             body,
             may_rewrite: false,
             edit: None,
+            subset: None,
             asked: Asked::default(),
             booking: None,
             explanation: None,
@@ -106,11 +109,20 @@ impl Exchange {
         &self.head
     }
 
+    /// Keeps the choice to a part of the fleet; the first that is named holds.
+    pub fn restrict(&mut self, subset: Subset) {
+        self.subset.get_or_insert(subset);
+    }
+
     /// Takes the request headers.
     pub fn request_head(&mut self, head: RequestHead, outlook: BodyOutlook) -> Step {
         self.head = head;
+        if let Some(selection) = self.head.test_selection.as_deref().filter(|_| self.core.policy.conformance_hooks) {
+            self.subset = Some(Subset::read([selection]));
+        }
         let Some(route) = self.head.route.take() else { return Step::Pass };
         let step = match &route {
+            Route::ListModels | Route::GetModel(_) if self.engines_know_models() => self.decide_by_headers(""),
             Route::ListModels => self.list_models(),
             Route::GetModel(id) => self.get_model(id),
             Route::Unknown => self.unknown_path(),
@@ -312,6 +324,13 @@ impl Exchange {
     /// The front end holds nothing of the body any longer.
     pub fn release_body(&mut self) {
         self.body.release();
+    }
+
+    /// Nobody told us what the engines serve, and they may be asked.
+    fn engines_know_models(&self) -> bool {
+        let snapshot = self.core.reader.load();
+        let asks = self.core.policy.unknown_paths == UnknownPaths::Route;
+        asks && !snapshot.endpoints().is_empty() && snapshot.models().next().is_none()
     }
 
     fn list_models(&self) -> Step {

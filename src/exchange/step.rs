@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use crate::openai::ApiError;
 use crate::routing::{Plan, Wait};
 
+/// Header in which endpoint pickers say why they dropped a request.
+const DROPPED: &str = "x-llm-d-request-dropped-reason";
+
 /// What the front end knows of the request body when the headers arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyOutlook {
@@ -81,6 +84,12 @@ impl From<ApiError> for LocalReply {
         if let Some(seconds) = error.retry_after_s {
             headers.push(("retry-after", Cow::Owned(seconds.to_string())));
         }
+        let dropped = match error.reason {
+            "no_ready_endpoints" | "no_allowed_endpoints" => Some("rejected-no-endpoints"),
+            "overloaded" => Some("rejected-saturated"),
+            _ => None,
+        };
+        headers.extend(dropped.map(|why| (DROPPED, Cow::Borrowed(why))));
         headers.extend(error.extra_header.iter().map(|(name, value)| (*name, Cow::Owned(value.clone()))));
         Self { status: error.status, headers, body: error.to_json(), reason: error.reason }
     }

@@ -9,14 +9,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::config::ListenAddress;
 
+use super::tls::Door;
+
+/// First byte of a connection that begins with a TLS handshake; HTTP/2 begins with `P`.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// Longest time until a client has shaken hands.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait for one serving thread; the acceptor waits above it.
 const HANDED_OUT_MAX: usize = 64;
 
@@ -119,7 +127,7 @@ impl Listener {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "ext_proc connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -162,18 +170,37 @@ pub(super) struct Connection {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
 impl Connection {
-    /// Registers a connection with the runtime that this is called on.
-    pub(super) fn adopt(handed: Handed) -> io::Result<Self> {
+    /// Registers a connection with the runtime that this is called on, and shakes hands where TLS is spoken.
+    ///
+    /// # Errors
+    /// The client does not speak as it should, or not in time.
+    pub(super) async fn adopt(handed: Handed, door: Option<Door>) -> io::Result<Self> {
         let stream = match handed.accepted {
-            Accepted::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Accepted::Tcp(stream) => {
+                let stream = TcpStream::from_std(stream)?;
+                match door {
+                    Some(door) => tokio::time::timeout(HANDSHAKE_MAX, enter(stream, &door)).await??,
+                    None => Stream::Tcp(stream),
+                }
+            }
             Accepted::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
         Ok(Self { stream, _counted: handed.counted })
     }
+}
+
+/// Shakes hands, unless the client begins in plaintext and may.
+async fn enter(stream: TcpStream, door: &Door) -> io::Result<Stream> {
+    let mut first = [0];
+    if !door.is_required && stream.peek(&mut first).await? == 1 && first != [TLS_HANDSHAKE] {
+        return Ok(Stream::Tcp(stream));
+    }
+    Ok(Stream::Tls(Box::new(door.acceptor.accept(stream).await?)))
 }
 
 impl Connected for Connection {
@@ -190,6 +217,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -199,6 +227,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -210,6 +239,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
@@ -221,6 +251,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -228,6 +259,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

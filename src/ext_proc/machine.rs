@@ -174,6 +174,9 @@ impl Machine {
     /// Takes one message.
     pub fn on_message(&mut self, mut message: ProcessingRequest) {
         self.read_protocol(&message);
+        if let Some(subset) = reading::subset(&message) {
+            self.exchange.restrict(subset);
+        }
         match message.request.take() {
             Some(Request::RequestHeaders(headers)) => self.request_headers(&headers),
             Some(Request::RequestBody(body)) => self.request_body(body),

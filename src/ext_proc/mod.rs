@@ -4,6 +4,7 @@
 //! listens and hands connections to one single-threaded runtime per core.
 
 mod driver;
+mod health;
 mod listener;
 
 #[cfg(test)]
@@ -18,11 +19,10 @@ mod replies;
 mod rewrite_tests;
 mod server;
 mod settings;
+mod tls;
 
+pub use health::{HealthBoard, serve_health};
 pub use machine::{Flow, Machine};
 pub use server::{Server, ServerOptions};
 pub use settings::Settings;
-
-/// Names that gRPC health is answered for: everything, the service, and what the endpoint-picker
-/// conformance manifests probe.
-pub const HEALTH_NAMES: [&str; 3] = ["", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension"];
+pub use tls::TlsError;

@@ -6,12 +6,15 @@ use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 
-use crate::exchange::{Content, UpstreamReport};
+use crate::exchange::{Content, Subset, UpstreamReport};
 
 /// Where Envoy puts the attributes of this filter.
 const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 /// Namespace and key in which an `override_host` cluster names the endpoint that served.
 const SERVED: (&str, &str) = ("envoy.lb", "x-gateway-destination-endpoint-served");
+
+/// Namespace and key in which a gateway says among whom to choose.
+const SUBSET: (&str, &str) = ("envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset");
 
 /// Names and values; a value is in `raw_value`, or in `value` with proxies that follow the older form.
 pub(super) fn headers(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &[u8])> {
@@ -48,6 +51,17 @@ pub(super) fn upstream_report(message: &ProcessingRequest, map: Option<&HeaderMa
         flags: number("response.flags"),
         content: Content::read(content_type, content_encoding),
         ..report
+    }
+}
+
+/// Among whom to choose, if the gateway says so: a list of texts, or one text with commas.
+pub(super) fn subset(message: &ProcessingRequest) -> Option<Subset> {
+    let metadata = message.metadata_context.as_ref()?.filter_metadata.get(SUBSET.0)?;
+    match field(metadata, SUBSET.1)?.kind.as_ref()? {
+        Kind::NullValue(_) => None,
+        Kind::ListValue(list) => Some(Subset::read(list.values.iter().filter_map(as_text))),
+        Kind::StringValue(text) => Some(Subset::read([text.as_str()])),
+        _ => Some(Subset::read([])),
     }
 }
 

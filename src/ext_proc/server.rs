@@ -16,12 +16,14 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server as GrpcServer;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, Listen};
 use crate::exchange::Core;
+use crate::telemetry::Metrics;
 
 use super::driver::Service;
 use super::listener::{Connection, Handed, Listener, Outlet};
 use super::settings::Settings;
+use super::tls::{self, Door};
 
 /// Streams that clients may reset before we accepted them. The default of h2 (20) drops the whole connection of an
 /// Envoy, and every innocent request on it, when a burst of clients vanishes.
@@ -29,6 +31,8 @@ const PENDING_RESETS_MAX: usize = 100_000;
 /// Bytes above the largest body that one message may have, so that a body somewhat too large gets our 413 and not a
 /// broken stream. Envoy's own buffer limit ends what is larger still.
 const MESSAGE_SLACK_BYTES: usize = 17 << 20;
+/// Connections of one serving thread that shake hands at once; others wait.
+const HANDSHAKES_MAX: usize = 256;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -36,8 +40,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What the server needs to know.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Where to listen.
-    pub address: ListenAddress,
+    /// Where to listen, and whether over TLS.
+    pub listen: Listen,
     /// Serving threads; at least 1.
     pub threads: usize,
     /// Streams on one connection.
@@ -50,7 +54,7 @@ impl From<&Config> for ServerOptions {
     fn from(config: &Config) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            address: config.listen.ext_proc.clone(),
+            listen: config.listen.clone(),
             threads: if config.listen.threads == 0 { cores() } else { config.listen.threads },
             streams_per_connection_max: config.limits.streams_per_connection_max,
             body_bytes_max: config.limits.body_bytes_max,
@@ -80,9 +84,13 @@ impl Server {
         tasks: &TaskTracker,
         parent: &CancellationToken,
     ) -> io::Result<Self> {
-        let listener = Listener::bind(&options.address).await?;
+        let (door, certificate) = tls::open(&options.listen).await?.unzip();
+        let listener = Listener::bind(&options.listen.ext_proc).await?;
         let address = listener.tcp_address();
         let (drain, stop) = (parent.child_token(), parent.child_token());
+        if let Some(certificate) = certificate {
+            tasks.spawn(drain.clone().run_until_cancelled_owned(certificate.follow()));
+        }
         let mut threads = Vec::with_capacity(options.threads);
         let mut outlets = Vec::with_capacity(options.threads);
         for number in 0..options.threads {
@@ -92,6 +100,7 @@ impl Server {
                 service: Service { core: Arc::clone(&core), settings: Arc::clone(&settings) },
                 health: health.clone(),
                 options: options.clone(),
+                door: door.clone(),
                 drain: drain.clone(),
                 stop: stop.clone(),
             };
@@ -139,18 +148,35 @@ impl Server {
     }
 }
 
+/// A connection that was taken in; of one that was not, a word. A client that leaves without one, as a probe does, has
+/// done nothing wrong.
+fn told(adopted: io::Result<Connection>, metrics: &Metrics) -> Option<io::Result<Connection>> {
+    if let Err(error) = &adopted {
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            metrics.protocol_fault("handshake");
+        }
+        tracing::debug!(%error, "connection not taken");
+    }
+    adopted.is_ok().then_some(adopted)
+}
+
 /// One serving thread's part.
 struct Worker<H: Health> {
     service: Service,
     health: HealthServer<H>,
     options: ServerOptions,
+    door: Option<Door>,
     drain: CancellationToken,
     stop: CancellationToken,
 }
 
 impl<H: Health> Worker<H> {
     async fn serve(self, connections: mpsc::Receiver<Handed>) {
-        let incoming = ReceiverStream::new(connections).map(Connection::adopt);
+        let (door, metrics) = (self.door, Arc::clone(&self.service.core.metrics));
+        let incoming = ReceiverStream::new(connections)
+            .map(move |handed| Connection::adopt(handed, door.clone()))
+            .buffer_unordered(HANDSHAKES_MAX)
+            .filter_map(move |adopted| std::future::ready(told(adopted, &metrics)));
         let message_bytes_max = self.options.body_bytes_max.saturating_add(MESSAGE_SLACK_BYTES);
         let ext_proc = ExternalProcessorServer::new(self.service)
             .max_decoding_message_size(message_bytes_max)

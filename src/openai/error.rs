@@ -136,6 +136,14 @@ impl ApiError {
         Self::new(503, "no_matching_endpoints", message).param("external-filter").header("x-error-routing", "true")
     }
 
+    /// 503: none of the endpoints that the gateway allows serves `model`.
+    pub fn nobody_allowed(model: &str, retry_after_s: u32) -> Self {
+        let message = format!("no endpoint of model `{}` is among those that the gateway allows", shown(model));
+        Self::new(503, "no_allowed_endpoints", message)
+            .header("x-error-no-model-backends", "true")
+            .retry_after(retry_after_s)
+    }
+
     /// 503: there is no room for the request, here or in the engines.
     pub fn overloaded(retry_after_s: u32) -> Self {
         Self::new(503, "overloaded", "there is no room for this request, try again later")

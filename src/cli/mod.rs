@@ -1,5 +1,7 @@
 //! The command line: what can be asked of the program, and its flags, which come from the table of settings.
 
+mod picker;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -34,8 +36,10 @@ pub enum Action {
 pub struct Given {
     /// The file that was named.
     pub file: Option<PathBuf>,
-    /// Flags that were given: dotted key and value, as text.
+    /// Flags that were given: dotted key and value, as text. The first of a key holds.
     pub flags: Vec<(&'static str, String)>,
+    /// What holds in place of the usual defaults, by dotted key.
+    pub defaults: &'static [(&'static str, &'static str)],
 }
 
 /// A reference page.
@@ -54,9 +58,10 @@ pub enum Page {
 /// # Errors
 /// What clap has to say: a usage error, or the text of `--help` and `--version`. Call [`clap::Error::exit`] on it.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::Error> {
-    let matches = command().try_get_matches_from(args)?;
+    let matches = command().try_get_matches_from(with_subcommand(args.into_iter().collect()))?;
     Ok(match matches.subcommand() {
         Some(("serve", matches)) => Action::Serve(given(matches)),
+        Some(("picker", matches)) => Action::Serve(picker::given(matches)),
         Some(("check", matches)) => Action::Check(given(matches)),
         Some(("simulate", matches)) => Action::Simulate(Box::new(simulate::read(matches)?)),
         Some(("docs", matches)) => Action::Docs(match matches.get_one::<String>("page").map(String::as_str) {
@@ -72,9 +77,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
     })
 }
 
+/// Manifests of the reference endpoint picker name no subcommand, for it has none.
+fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
+    let first = args.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+    if first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&first) {
+        args.insert(1, "picker".into());
+    }
+    args
+}
+
 fn given(matches: &ArgMatches) -> Given {
     let value = |setting: &'static Setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone()));
-    Given { file: matches.get_one::<PathBuf>("config").cloned(), flags: SETTINGS.iter().filter_map(value).collect() }
+    let file = matches.get_one::<PathBuf>("config").cloned();
+    Given { file, flags: SETTINGS.iter().filter_map(value).collect(), defaults: &[] }
 }
 
 fn command() -> Command {
@@ -83,6 +98,13 @@ fn command() -> Command {
              variable; a flag beats the environment, which beats the file, which beats the default. Endpoints are \
              lists, so they are written in the file or in a discovery file.",
     );
+    let picker = Command::new("picker")
+        .about("Serve as the endpoint picker of an InferencePool, with the reference picker's flags and defaults")
+        .long_about(
+            "Serve as the endpoint picker of an InferencePool. The same as `serve`, but with the ports of the reference \
+             picker, over TLS, and with its flags, which may also be given without `picker` before them. Every flag of \
+             `serve` is taken too.",
+        );
     let check = Command::new("check").about("Validate the configuration and print what would be in effect").long_about(
         "Validate the configuration and print what would be in effect, as YAML that says where each value was given. \
          With faults: all of them on standard error, each with its place, and exit code 1. Takes the same sources as \
@@ -109,6 +131,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_settings(serve))
+        .subcommand(picker::with_flags(with_settings(picker)))
         .subcommand(with_settings(check))
         .subcommand(strategies)
         .subcommand(simulate::command())
@@ -167,7 +190,10 @@ mod tests {
             ("destination.metadata", "false".to_owned()),
             ("envoy.mode_override", "true".to_owned()),
         ];
-        assert_eq!(parsed(line).unwrap(), Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags }));
+        assert_eq!(
+            parsed(line).unwrap(),
+            Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags, defaults: &[] })
+        );
     }
 
     #[test]

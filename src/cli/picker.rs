@@ -1,0 +1,174 @@
+//! `fairlead picker`: the flags and defaults of the reference endpoint picker, so that our image can stand in for its.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::Given;
+
+/// What holds unless it is said otherwise, by whatever means.
+pub(super) const DEFAULTS: &[(&str, &str)] = &[
+    ("listen.ext_proc", "0.0.0.0:9002"),
+    ("listen.tls", "required"),
+    ("listen.health", "0.0.0.0:9003"),
+    ("listen.admin", "0.0.0.0:9090"),
+    // A gateway that asks us wants an endpoint, whatever the path.
+    ("routing.unknown_paths", "route"),
+    ("shutdown.delay", "5s"),
+    ("log.format", "json"),
+];
+
+/// What a flag of the reference picker becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The value of a setting, as it is.
+    Value(&'static str),
+    /// The port of a setting that is an address; all IPv4 addresses are listened at.
+    Port(&'static str),
+    /// A switch: what a setting becomes when it is on, and when it is off.
+    Switch(&'static str, [&'static str; 2]),
+    /// The encoder of log lines.
+    Encoder,
+    /// From this level on, the log tells more.
+    Verbosity,
+    /// Part of the name of the pool.
+    Pool,
+    /// Nothing, for it is always so here.
+    Nothing,
+}
+
+struct Flag {
+    name: &'static str,
+    meaning: Meaning,
+    help: &'static str,
+}
+
+const fn flag(name: &'static str, meaning: Meaning, help: &'static str) -> Flag {
+    Flag { name, meaning, help }
+}
+
+const FLAGS: &[Flag] = &[
+    flag("pool-name", Meaning::Pool, "InferencePool whose pods are endpoints"),
+    flag("pool-namespace", Meaning::Pool, "Its namespace; else our own"),
+    flag("pool-group", Meaning::Value("discovery.kubernetes.pool_group"), "Its API group"),
+    flag(
+        "endpoint-selector",
+        Meaning::Value("discovery.kubernetes.pod_selector"),
+        "Labels of pods, where there is no pool",
+    ),
+    flag("endpoint-target-ports", Meaning::Value("discovery.kubernetes.port"), "The port of such pods; one"),
+    flag("grpc-port", Meaning::Port("listen.ext_proc"), "Port of ext_proc"),
+    flag("grpc-health-port", Meaning::Port("listen.health"), "Port of gRPC health alone, in plaintext"),
+    flag("metrics-port", Meaning::Port("listen.admin"), "Port of /metrics and the other admin pages"),
+    flag("secure-serving", Meaning::Switch("listen.tls", ["required", "off"]), "Whether ext_proc is spoken over TLS"),
+    flag("cert-path", Meaning::Value("listen.certificate"), "Folder with tls.crt and tls.key; else self-signed"),
+    flag("zap-encoder", Meaning::Encoder, "Shape of log lines"),
+    flag("v", Meaning::Verbosity, "Verbosity: 4 and above is `debug`"),
+    flag("health-checking", Meaning::Nothing, "Taken and without effect: health is answered at the ext_proc port too"),
+    flag("enable-cert-reload", Meaning::Nothing, "Taken and without effect: certificates are always read again"),
+    flag("metrics-endpoint-auth", Meaning::Nothing, "Taken and without effect: /metrics is open"),
+];
+
+/// Adds the flags to a command.
+pub(super) fn with_flags(command: Command) -> Command {
+    command.args(FLAGS.iter().map(argument))
+}
+
+fn argument(flag: &'static Flag) -> Arg {
+    let heading = "Flags of the reference picker";
+    let argument = Arg::new(flag.name).long(flag.name).help_heading(heading).help(flag.help).action(ArgAction::Set);
+    match flag.meaning {
+        Meaning::Switch(..) | Meaning::Nothing => {
+            argument.value_parser(["true", "false"]).num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
+        Meaning::Encoder => argument.value_parser(["json", "console"]),
+        Meaning::Port(_) => argument.value_name("PORT").value_parser(clap::value_parser!(u16)),
+        Meaning::Verbosity => argument.short('v').value_name("NUMBER").value_parser(clap::value_parser!(u8)),
+        Meaning::Value(_) | Meaning::Pool => argument,
+    }
+}
+
+/// The pool, as `namespace/name`; without a namespace it is in our own.
+fn pool(matches: &ArgMatches) -> Option<(&'static str, String)> {
+    let name = matches.get_one::<String>("pool-name")?;
+    let pool =
+        matches.get_one::<String>("pool-namespace").map_or_else(|| name.clone(), |space| format!("{space}/{name}"));
+    Some(("discovery.kubernetes.pools", pool))
+}
+
+/// What was given, in our own words. Our own flags come first, so they win.
+pub(super) fn given(matches: &ArgMatches) -> Given {
+    let mut given = super::given(matches);
+    given.defaults = DEFAULTS;
+    given.flags.extend(pool(matches));
+    given.flags.extend(FLAGS.iter().filter_map(|flag| setting(flag, matches)));
+    given
+}
+
+fn setting(flag: &Flag, matches: &ArgMatches) -> Option<(&'static str, String)> {
+    let text = || matches.get_one::<String>(flag.name).map(String::as_str);
+    let (key, value) = match flag.meaning {
+        Meaning::Value(key) => (key, text()?.to_owned()),
+        Meaning::Port(key) => (key, format!("0.0.0.0:{}", matches.get_one::<u16>(flag.name)?)),
+        Meaning::Switch(key, [on, off]) => (key, if text()? == "true" { on } else { off }.to_owned()),
+        Meaning::Encoder => ("log.format", if text()? == "json" { "json" } else { "pretty" }.to_owned()),
+        Meaning::Verbosity => {
+            let is_detailed = *matches.get_one::<u8>(flag.name)? >= 4;
+            ("log.filter", if is_detailed { "fairlead=debug,info" } else { "info" }.to_owned())
+        }
+        Meaning::Pool | Meaning::Nothing => return None,
+    };
+    Some((key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::super::{Action, parse};
+    use super::*;
+
+    fn picked(line: &str) -> Given {
+        match parse(line.split(' ').map(OsString::from)).unwrap() {
+            Action::Serve(given) => given,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn value<'a>(given: &'a Given, key: &str) -> Option<&'a str> {
+        given.flags.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn arguments_of_the_reference_manifests_need_no_subcommand() {
+        let given = picked(
+            "fairlead --pool-name p --pool-namespace ns --v=4 --zap-encoder json --grpc-port 9002 --grpc-health-port=9003 --metrics-port 9090 \
+             --secure-serving=false --health-checking",
+        );
+        assert_eq!(given.defaults, DEFAULTS);
+        for (key, expected) in [
+            ("discovery.kubernetes.pools", "ns/p"),
+            ("listen.ext_proc", "0.0.0.0:9002"),
+            ("listen.health", "0.0.0.0:9003"),
+            ("listen.admin", "0.0.0.0:9090"),
+            ("listen.tls", "off"),
+            ("log.format", "json"),
+            ("log.filter", "fairlead=debug,info"),
+        ] {
+            assert_eq!(value(&given, key), Some(expected), "{key}");
+        }
+    }
+
+    #[test]
+    fn our_own_flags_work_beside_them_and_win() {
+        let given = picked("fairlead picker --grpc-port 1 --listen-ext-proc [::]:2 -v 1 --secure-serving");
+        assert_eq!(value(&given, "listen.ext_proc"), Some("[::]:2"));
+        assert_eq!(value(&given, "listen.tls"), Some("required"));
+        assert_eq!(value(&given, "log.filter"), Some("info"));
+    }
+
+    #[test]
+    fn defaults_name_settings_that_exist() {
+        for (key, _) in DEFAULTS {
+            assert!(crate::config::setting(key).is_some(), "{key}");
+        }
+    }
+}
