@@ -166,8 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn defaults_name_settings_that_exist() {
-        for (key, _) in DEFAULTS {
+    fn defaults_and_flags_name_settings_that_exist() {
+        let flags = FLAGS.iter().filter_map(|flag| match flag.meaning {
+            Meaning::Value(key) | Meaning::Port(key) | Meaning::Switch(key, _) => Some(key),
+            Meaning::Pool => Some("discovery.kubernetes.pools"),
+            Meaning::Encoder | Meaning::Verbosity | Meaning::Nothing => None,
+        });
+        for key in DEFAULTS.iter().map(|(key, _)| *key).chain(flags) {
             assert!(crate::config::setting(key).is_some(), "{key}");
         }
     }
