@@ -17,10 +17,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("admission", &["domain", "telemetry"]),
     ("routing", &["domain", "index", "openai", "state", "telemetry"]),
     // One HTTP exchange: no gRPC, no async.
-    ("exchange", &["admission", "config", "domain", "index", "openai", "routing", "state", "telemetry"]),
+    ("exchange", &["admission", "config", "domain", "index", "lookup", "openai", "routing", "state", "telemetry"]),
     ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
+    ("ask", &[]),
+    ("kv_events", &["ask", "config", "domain", "index", "state", "telemetry"]),
+    ("lookup", &["ask", "config", "domain", "index", "openai", "routing", "state", "telemetry"]),
     ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
     // What production routes by, on virtual time.
     ("simulate", &["config", "domain", "routing", "state"]),
@@ -31,11 +34,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("tonic", &["ext_proc", "app"]),
     ("envoy_types", &["ext_proc"]),
-    ("hyper", &["scrape"]),
-    ("hyper_util", &["scrape"]),
+    ("hyper", &["ask", "scrape"]),
+    ("hyper_util", &["ask", "scrape"]),
+    ("zeromq", &["kv_events"]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
-    ("tokio", &["app", "admin", "discovery", "ext_proc", "scrape", "state"]),
+    ("tokio", &["app", "admin", "discovery", "ext_proc", "kv_events", "lookup", "scrape", "state"]),
 ];
 
 fn sources() -> Vec<(String, PathBuf, String)> {

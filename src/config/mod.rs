@@ -5,6 +5,7 @@ mod endpoints;
 mod fault;
 mod load;
 mod model;
+mod precise;
 mod settings;
 mod tree;
 mod validate;
@@ -14,6 +15,7 @@ pub use endpoints::*;
 pub use fault::{Fault, Origin};
 pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
+pub use precise::*;
 pub use settings::{Form, SETTINGS, Setting, setting};
 pub use values::*;
 

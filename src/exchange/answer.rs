@@ -52,8 +52,10 @@ impl Exchange {
         let headers = self.client_headers(&served, &booking.choice);
         let is_answered = (200..300).contains(&report.status);
         // Without an answer it is dropped, and so withdrawn.
-        if let Some(expectation) = booking.expectation.take().filter(|_| is_answered) {
-            expectation.come_true(served.id, now);
+        for expectation in [booking.expectation.take(), booking.told.take()].into_iter().flatten() {
+            if is_answered {
+                expectation.come_true(served.id, now);
+            }
         }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));

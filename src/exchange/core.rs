@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::admission::BodyBudget;
 use crate::config::{Config, ObserveAnswers, UnknownPaths};
 use crate::domain::{Clock, Moment};
+use crate::lookup::Lookup;
 use crate::routing::StrategySet;
 use crate::state::{Cooldown, Reader};
 use crate::telemetry::{Events, Metrics};
@@ -73,6 +74,8 @@ pub struct Core {
     pub kept_headers: Box<[Box<str>]>,
     /// Decisions that were kept, to be looked at.
     pub decisions: DecisionRing,
+    /// What is asked of others about prompts; `None` where everything is guessed by their texts.
+    pub lookup: Option<Arc<Lookup>>,
     seeds: AtomicU64,
     holds: HoldWatch,
 }
@@ -92,7 +95,27 @@ impl Core {
         let kept_headers = strategies.needs().headers.into();
         let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
         let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
-        Self { reader, strategies, metrics, events, policy, budget, clock, kept_headers, decisions, seeds, holds }
+        let lookup = None;
+        Self {
+            reader,
+            strategies,
+            metrics,
+            events,
+            policy,
+            budget,
+            clock,
+            kept_headers,
+            decisions,
+            lookup,
+            seeds,
+            holds,
+        }
+    }
+
+    /// The same, looking prompts up.
+    #[must_use]
+    pub fn looking_up(self, lookup: Option<Arc<Lookup>>) -> Self {
+        Self { lookup, ..self }
     }
 
     /// The next request's seed (`SplitMix64`).

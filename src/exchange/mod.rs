@@ -17,6 +17,9 @@ mod machine;
 mod prefix_tests;
 mod ring;
 mod step;
+mod told;
+#[cfg(test)]
+mod told_tests;
 mod upstream;
 mod watch;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::domain::{GaugeSet, Moment, Work};
-use crate::index::Chain;
+use crate::domain::{EndpointId, GaugeSet, Moment, Work};
+use crate::index::{Chain, Held};
 
 /// What a request asks for. Made once when its body is read, kept to the end of the exchange: a client must not be able
 /// to make any of it long.
@@ -31,6 +31,8 @@ pub struct Asked {
     pub headers: KeptHeaders,
     /// Its prompt as a chain of block hashes, if the strategy needs it.
     pub prefix: Chain,
+    /// How much of it endpoints have cached, as far as that is told; empty where it is only guessed.
+    pub held: Held,
 }
 
 /// Request headers that were kept, names in lower case. A client controls them: few, bounded, and never logged.
@@ -75,6 +77,11 @@ impl RequestView<'_> {
     /// This request's random generator.
     pub fn rng(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.seed)
+    }
+
+    /// Tokens at the beginning of the prompt that an endpoint has cached: as its engine tells, or else `guess`.
+    pub fn cached_tokens(&self, endpoint: EndpointId, guess: u32) -> u32 {
+        self.asked.held.or_guess(endpoint, guess)
     }
 }
 

@@ -92,7 +92,7 @@ impl PrefixCache {
 
     /// Seconds to prefill what an endpoint has not seen of a prompt.
     fn prefill(&self, request: &RequestView<'_>, found: &Matches<'_>, endpoint: EndpointId) -> f64 {
-        let seen = found.blocks(endpoint).saturating_mul(BLOCK_TOKENS);
+        let seen = request.cached_tokens(endpoint, found.blocks(endpoint).saturating_mul(BLOCK_TOKENS));
         f64::from(request.asked.work.prompt_tokens.saturating_sub(seen)) / self.settings.prefill_rate
     }
 
