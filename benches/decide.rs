@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use fairlead::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, ModelSpec, Moment, Work};
 use fairlead::routing::{Asked, Parameters, RequestView, Router, STRATEGIES, Trace, decide};
-use fairlead::state::{Endpoint, Ticket};
+use fairlead::state::{Adapters, Endpoint, Ticket};
 
 const SIZES: [u32; 2] = [64, 1000];
 const NOW: Moment = Moment::from_micros(100_000_000);
@@ -27,6 +27,14 @@ fn main() {
     } else {
         divan::main();
     }
+}
+
+/// Some of a dozen adapters, the one that is asked for among them.
+fn adapters(rng: &mut fastrand::Rng) -> Adapters {
+    let names: Vec<_> =
+        (0..12).map(|number| if number == 0 { "lora".to_owned() } else { format!("l{number:03}") }).collect();
+    let mut some = |most| (0..rng.usize(..most)).filter_map(|_| rng.choice(&names).cloned()).collect();
+    Adapters { running: some(5), waiting: some(3) }
 }
 
 /// Endpoints that told all of their gauges, with a few requests open and a minute of answers behind them.
@@ -50,12 +58,14 @@ fn fleet(size: u32) -> Fleet {
     for endpoint in &endpoints {
         let value = |gauge| match gauge {
             Gauge::KvCapacity => 400_000.0,
+            Gauge::MaxAdapters => 4.0,
             Gauge::PromptLengthMean | Gauge::OutputLengthMean | Gauge::MaxRunning => 256.0,
             _ => rng.f64(),
         };
         let told = Gauge::ALL.into_iter().map(value).collect::<Vec<_>>();
         let page = Gauge::ALL.into_iter().zip(told).fold(Gauges::default(), |page, (gauge, v)| page.with(gauge, v));
         endpoint.live.publish(&page, endpoint.live.mark(), NOW);
+        endpoint.live.signals.set_adapters(Some(adapters(&mut rng)));
         for second in 40..100 {
             let now = Moment::EPOCH + Duration::from_secs(second);
             endpoint.live.measured.answered(now);

@@ -49,8 +49,8 @@ pub fn check_strategies(config: &Config) -> Vec<Complaint> {
 }
 
 fn configured(routing: &Routing) -> Configured<'_> {
-    let Routing { algorithm, header, strategies, models, .. } = routing;
-    Configured { algorithm, header: *header, strategies, models }
+    let Routing { algorithm, header, session_key_file, strategies, models, .. } = routing;
+    Configured { algorithm, header: *header, session_key_file: session_key_file.as_deref(), strategies, models }
 }
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.

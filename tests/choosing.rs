@@ -3,7 +3,14 @@
 
 mod common_traffic;
 
+use std::time::Duration;
+
+use fairlead_lab::harness::wait_until;
+
 use common_traffic::{ADAPTER, Answer, CHAT, Lab, MODEL, Mode, Net, OTHER_MODEL};
+
+/// Longest wait for anything that ought to happen soon.
+const SOON: Duration = Duration::from_secs(10);
 
 const SETTINGS: &str = "
 routing:
@@ -106,4 +113,53 @@ async fn clients_choose_only_where_they_may() {
     for header in ["round-robin", "nonsense"] {
         assert_eq!(chosen(&lab, MODEL, &[("routing-strategy", header)]).await, told_as("random", ""));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_goes_before_the_file_and_behind_profile_and_header() {
+    let environment = [("ROUTING_ALGORITHM", "power-of-two")];
+    let lab = Lab::start_in(&environment, Mode::Buffered, Net::Removed, SETTINGS, |envoy| envoy).await.unwrap();
+    assert_eq!(chosen(&lab, MODEL, &[]).await, told_as("power-of-two", "default"));
+    assert_eq!(chosen(&lab, MODEL, &[("config-profile", "long")]).await, told_as("drawn", "long"));
+    let both = [("config-profile", "long"), ("routing-strategy", "random")];
+    assert_eq!(chosen(&lab, MODEL, &both).await, told_as("random", "long"));
+    assert_eq!(chosen(&lab, OTHER_MODEL, &both).await, told_as("turns", ""), "locked");
+}
+
+/// The list of endpoints with an annotation at one engine of each model.
+fn annotated(lab: &Lab) -> String {
+    let profiles = r#"{"defaultProfile": "calm", "profiles": {
+        "calm": {"routingStrategy": "least-kv-cache"},
+        "drawn": {"routingStrategy": "drawn"},
+        "short": {"routingStrategy": "random", "routingConfig": {"maxTokensLt": 8}}}}"#;
+    let lock = r#"{"lockedRoutingStrategy": "round-robin", "profiles": {"default": {}}}"#;
+    let line = |(engine, model, annotation): (usize, &str, Option<&str>)| {
+        let address = lab.stack.engine(engine).unwrap().address();
+        let profiles = annotation.map_or(String::new(), |text| format!(", profiles: {text:?}"));
+        format!("- {{ address: \"{address}\", models: [{model}]{profiles} }}\n")
+    };
+    [(0, MODEL, None), (1, MODEL, Some(profiles)), (2, MODEL, None), (3, OTHER_MODEL, Some(lock))].map(line).concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_of_an_endpoint_counts_as_the_profiles_of_its_model() {
+    let (_, rest) = SETTINGS.split_once("  models:").unwrap();
+    let settings = SETTINGS.replace("  models:", "").replace(rest, "");
+    let lab = Lab::start(Mode::Buffered, Net::Removed, &settings).await.unwrap();
+    assert_eq!(chosen(&lab, MODEL, &[]).await, told_as("least-request:2,least-tokens:1", ""));
+    lab.stack.write_endpoints(&annotated(&lab)).unwrap();
+    let taken = async || chosen(&lab, MODEL, &[]).await == told_as("least-kv-cache", "calm");
+    wait_until("the annotation is known", SOON, taken).await.unwrap();
+
+    assert_eq!(chosen(&lab, MODEL, &[("config-profile", "drawn")]).await, told_as("drawn", "drawn"));
+    let both = [("config-profile", "drawn"), ("routing-strategy", "least-tokens")];
+    assert_eq!(chosen(&lab, MODEL, &both).await, told_as("least-tokens", "drawn"), "the header goes first");
+    assert_eq!(
+        chosen(&lab, OTHER_MODEL, &both).await,
+        told_as("round-robin", "default"),
+        "a lock goes before the header"
+    );
+    let auto = [("config-profile", "auto")];
+    assert_eq!(told(&chat(&lab, MODEL, &auto, 2, 4).await), told_as("random", "short"));
+    assert_eq!(told(&chat(&lab, MODEL, &auto, 2, 16).await), told_as("least-kv-cache", "calm"));
 }

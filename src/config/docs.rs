@@ -22,7 +22,8 @@ empty counts as not set. Unknown keys are faults. A section may be left out or e
 describes them.
 
 Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative
-to the working directory. No value is a secret: `check` and `/api/config` show all of them.
+to the working directory. `check` and `/api/config` show all values: a secret stands in a file of its own, and the
+value is its path.
 
 The smallest useful file:
 

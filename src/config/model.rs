@@ -85,6 +85,9 @@ pub struct Routing {
     /// At most one decision is kept in this time; 0s keeps each, which costs every request.
     #[serde(with = "humantime_serde")]
     pub decision_interval: Duration,
+    /// File with the secret that session ids are signed with, 16 bytes at least, the same for all replicas; absent means
+    /// a random one of this process.
+    pub session_key_file: Option<PathBuf>,
     /// Strategies with names of their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub strategies: BTreeMap<String, StrategySpec>,
@@ -346,6 +349,7 @@ impl Default for Routing {
             explain: false,
             decision_ring: 256,
             decision_interval: Duration::from_secs(1),
+            session_key_file: None,
             strategies: BTreeMap::new(),
             models: BTreeMap::new(),
         }

@@ -137,6 +137,11 @@ pub const SETTINGS: &[Setting] = &[
         Form::Duration,
         "At most one decision is kept in this time; 0s keeps each, which costs every request.",
     ),
+    set(
+        "routing.session_key_file",
+        Form::Path,
+        "File with the secret that session ids are signed with, 16 bytes at least, the same for all replicas; absent means a random one of this process.",
+    ),
     set("discovery.file.path", Form::Path, "Path of the YAML file: a list of endpoints."),
     set(
         "discovery.file.poll",

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::state::Endpoint;
 
 use super::picker::{lowest, open};
-use super::{Candidates, Picker, Prefer, RequestView, Score, Scorer, Trace};
+use super::{Candidates, Picker, Prefer, RequestView, Scorer, Scores, Trace};
 
 /// One scorer of a sum.
 #[derive(Debug, Clone)]
@@ -40,11 +40,11 @@ pub(super) fn totals(
 ) -> Numbers {
     let all: f64 = parts.iter().map(|part| part.weight).sum();
     let mut totals = Numbers::from_elem(0.0, candidates.len());
-    let (mut given, mut numbers) = (SmallVec::<[Score; 64]>::new(), Numbers::new());
+    let (mut given, mut numbers) = (Scores::new(), Numbers::new());
     for part in parts {
         let scorer = &*part.scorer;
         given.clear();
-        given.extend(candidates.iter().map(|endpoint| scorer.score(request, endpoint)));
+        scorer.scores(request, candidates, &mut given, trace);
         numbers.clear();
         numbers.extend(given.iter().map(|score| score.value));
         normalise(&mut numbers, scorer.prefers(), part.scale);
@@ -122,6 +122,7 @@ pub(super) fn pick<'a>(
 mod tests {
     use super::*;
     use crate::domain::{Clock, Work};
+    use crate::routing::Score;
     use crate::routing::conformance::{fleet, view};
     use crate::state::Ticket;
 

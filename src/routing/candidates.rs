@@ -17,9 +17,8 @@ impl<'a> Candidates<'a> {
         (!endpoints.is_empty()).then_some(Self { all: endpoints, kept: None })
     }
 
-    /// Those of these candidates at the positions `kept`; `None` if that leaves none or a position is out of range.
+    /// Those at the positions `kept` of [`Self::with_positions`]; `None` if that leaves none or a position is out of range.
     pub fn only(self, kept: &'a [u32]) -> Option<Self> {
-        debug_assert!(self.kept.is_none(), "a narrowed set is not narrowed again");
         let in_range = kept.iter().all(|at| (*at as usize) < self.all.len());
         (!kept.is_empty() && in_range).then_some(Self { kept: Some(kept), ..self })
     }
@@ -37,12 +36,20 @@ impl<'a> Candidates<'a> {
         &self.all[self.kept.map_or(position, |kept| kept[position] as usize)]
     }
 
+    /// All of them, each with the position by which [`Self::only`] knows it.
+    pub fn with_positions(self) -> impl Iterator<Item = (u32, &'a Arc<Endpoint>)> {
+        let (all, kept) = self.parts();
+        (0..).zip(all).chain(kept.iter().filter_map(move |at| Some((*at, self.all.get(*at as usize)?))))
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-        let (all, kept) = match self.kept {
-            None => (self.all, &[][..]),
-            Some(kept) => (&[][..], kept),
-        };
+        let (all, kept) = self.parts();
         all.iter().chain(kept.iter().filter_map(move |at| self.all.get(*at as usize)))
+    }
+
+    /// Either all endpoints or the positions of some; the other is empty.
+    fn parts(self) -> (&'a [Arc<Endpoint>], &'a [u32]) {
+        self.kept.map_or((self.all, &[]), |kept| (&[], kept))
     }
 }

@@ -35,7 +35,9 @@ impl Router for Chain {
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {
-        self.first.response_headers(request, served, headers);
+        // Whoever decided: a session begins with the answer of the first request, which its strategy may have passed on.
+        let rest = self.rest.iter().map(|next| &next.router);
+        [&self.first].into_iter().chain(rest).for_each(|router| router.response_headers(request, served, headers));
     }
 
     fn on_endpoint_removed(&self, id: EndpointId) {

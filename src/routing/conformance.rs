@@ -47,7 +47,8 @@ fn built() -> Vec<Strategy> {
     }))
     .unwrap();
     let models = BTreeMap::new();
-    let given = Configured { algorithm: "least-request", header: true, strategies: &specs, models: &models };
+    let (strategies, models) = (&specs, &models);
+    let given = Configured { algorithm: "least-request", header: true, session_key_file: None, strategies, models };
     let set = StrategySet::configured(given).unwrap();
     let combinable: Vec<_> = names().into_iter().filter(|name| set.is_combinable(name)).collect();
     let pairs = combinable.windows(2).map(|pair| format!("{}:3,{}", pair[0], pair[1]));

@@ -54,6 +54,6 @@ impl Filter for AdapterRoom {
     }
 
     fn keeps(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
-        Holding::of(request, endpoint) > Holding::NoRoom
+        !Holding::is_shut_out(request, endpoint)
     }
 }

@@ -52,7 +52,7 @@ pub use request::{AnswerNeeds, Asked, KeptHeaders, Needs, RequestView};
 pub use scored::Scored;
 pub use scorers::{
     ActiveRequests, BusyTime, ExpectedLatency, FirstToken, Holding, KvCache, Levels, LoraAdapter, OpenRequests,
-    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Spill, Usage, UsageWeights, Utilization,
+    OutstandingTokens, Prefer, RecentTokens, Score, Scorer, Scores, Spill, Usage, UsageWeights, Utilization,
 };
 pub use set::{COMBINATION, ChoiceError, Configured, InvalidStrategies, Strategy, StrategySet, names};
 pub use strategies::STRATEGIES;

@@ -1,6 +1,7 @@
 //! Building strategies: those that are registered, and those that the configuration names.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::{Complaint, PickerName, ScorerSpec, StrategySpec, hint};
@@ -16,18 +17,21 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// Strategies while they are being built.
 #[derive(Debug)]
-pub(super) struct Builder {
+pub(super) struct Builder<'a> {
+    session_key_file: Option<&'a Path>,
     pub(super) strategies: Vec<Known>,
     pub(super) by_name: HashMap<Box<str>, usize>,
     pub(super) complaints: Vec<Complaint>,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     /// All registered strategies with their default parameters.
-    pub(super) fn registered() -> Self {
-        let mut builder = Self { strategies: Vec::new(), by_name: HashMap::new(), complaints: Vec::new() };
+    pub(super) fn registered(session_key_file: Option<&'a Path>) -> Self {
+        let (strategies, by_name, complaints) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut builder = Self { session_key_file, strategies, by_name, complaints };
+        let defaults = Parameters::default().with_session_key_file(session_key_file);
         for registration in STRATEGIES {
-            match (registration.build)(&Parameters::default()) {
+            match (registration.build)(&defaults) {
                 Ok(built) => builder.push(registration.name, built, registration.aliases),
                 Err(error) => {
                     builder.complaints.push(Complaint::at([], format!("\"{}\": {error}", registration.name)));
@@ -75,7 +79,7 @@ fn registration(name: &str) -> Option<&'static Registration> {
 
 /// A named strategy while it is being built.
 struct Draft<'a> {
-    builder: &'a Builder,
+    builder: &'a Builder<'a>,
     name: &'a str,
     complaints: Vec<Complaint>,
 }
@@ -135,7 +139,8 @@ impl Draft<'_> {
             let shared = Built::Router(Arc::clone(&known.strategy.router));
             return Some(known.scored.clone().map_or(shared, Built::Scored));
         }
-        match (registration.build)(&Parameters::new(parameters.clone())) {
+        let parameters = Parameters::new(parameters.clone()).with_session_key_file(self.builder.session_key_file);
+        match (registration.build)(&parameters) {
             Ok(built) => Some(built),
             Err(error) => {
                 self.complain(&under("parameters"), error.to_string());

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::state::Endpoint;
 
-use super::{Candidates, OpenRequests, Prefer, RequestView, Scorer};
+use super::{Candidates, OpenRequests, Prefer, RequestView, Score, Scorer, Scores, Trace};
 
 /// How a scored candidate is picked.
 ///
@@ -71,14 +71,13 @@ fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scor
         Prefer::Lower => 1.0,
         Prefer::Higher => -1.0,
     };
-    let mut unknown = 0_usize;
-    let key = |endpoint: &Arc<Endpoint>| {
-        let score = scorer.score(request, endpoint);
-        debug_assert!(!score.value.is_nan(), "{} gave NaN for {}", scorer.name(), endpoint.address_text());
-        unknown += usize::from(!score.is_known());
-        if score.is_known() { sign * score.value } else { f64::INFINITY }
-    };
-    let mut keys: Keys = candidates.iter().map(key).collect();
+    let mut given = Scores::new();
+    scorer.scores(request, candidates, &mut given, &mut Trace::off());
+    debug_assert_eq!(given.len(), candidates.len(), "{}", scorer.name());
+    debug_assert!(given.iter().all(|score| !score.value.is_nan()), "{} gave NaN", scorer.name());
+    let unknown = given.iter().filter(|score| !score.is_known()).count();
+    let key = |score: &Score| if score.is_known() { sign * score.value } else { f64::INFINITY };
+    let mut keys: Keys = given.iter().map(key).collect();
     if unknown > 0 {
         fill_in(request, candidates, &mut keys, unknown);
     }

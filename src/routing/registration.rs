@@ -1,5 +1,6 @@
 //! How a strategy is listed, described and built.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -72,14 +73,28 @@ impl Built {
 #[error("{0}")]
 pub struct BuildError(pub String);
 
-/// The parameters that the configuration gives a strategy.
+/// The parameters that the configuration gives a strategy, and what it says for all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Parameters(Map<String, Value>);
+pub struct Parameters {
+    own: Map<String, Value>,
+    session_key_file: Option<PathBuf>,
+}
 
 impl Parameters {
     /// Parameters by name.
     pub fn new(given: Map<String, Value>) -> Self {
-        Self(given)
+        Self { own: given, session_key_file: None }
+    }
+
+    /// With the file of the secret that session ids are signed with, unless a strategy has its own.
+    #[must_use]
+    pub fn with_session_key_file(self, path: Option<&Path>) -> Self {
+        Self { session_key_file: path.map(Path::to_owned), ..self }
+    }
+
+    /// The file of the secret that session ids are signed with.
+    pub fn session_key_file(&self) -> Option<&Path> {
+        self.session_key_file.as_deref()
     }
 
     /// Reads them into the strategy's own struct, whose defaults stand for those not given.
@@ -87,7 +102,7 @@ impl Parameters {
     /// # Errors
     /// An unknown name or a wrong type, if the struct denies unknown fields.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
-        serde_json::from_value(Value::Object(self.0.clone())).map_err(|error| BuildError(error.to_string()))
+        serde_json::from_value(Value::Object(self.own.clone())).map_err(|error| BuildError(error.to_string()))
     }
 
     /// For a strategy without parameters.
@@ -95,7 +110,7 @@ impl Parameters {
     /// # Errors
     /// If any is given.
     pub fn none(&self) -> Result<(), BuildError> {
-        match self.0.keys().next() {
+        match self.own.keys().next() {
             Some(name) => Err(BuildError(format!("there is no parameter \"{name}\"; this strategy has none"))),
             None => Ok(()),
         }

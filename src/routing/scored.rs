@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::state::Endpoint;
+
 use super::blend::{self, Part};
-use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, Router, Scorer, Trace};
+use super::{Candidates, Decision, Filter, Needs, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores, Trace};
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
 /// combination of them. Clones share their scorers.
@@ -62,8 +64,10 @@ impl Scored {
         let chosen = match self.parts.as_slice() {
             [only] if self.picker != Picker::WeightedRandom => {
                 if trace.is_on() {
-                    for endpoint in candidates.iter() {
-                        trace.scored(endpoint, &*only.scorer, only.scorer.score(request, endpoint), None);
+                    let mut scores = Scores::new();
+                    only.scorer.scores(request, candidates, &mut scores, trace);
+                    for (endpoint, score) in candidates.iter().zip(scores) {
+                        trace.scored(endpoint, &*only.scorer, score, None);
                     }
                 }
                 self.picker.pick(request, candidates, &*only.scorer)
@@ -79,7 +83,12 @@ impl Scored {
 
 impl Router for Scored {
     fn needs(&self) -> Needs {
-        let of = |scorer: &dyn Scorer| Needs { answers: scorer.answers(), ..Needs::gauges(scorer.gauges()) };
+        let of = |scorer: &dyn Scorer| Needs {
+            gauges: scorer.gauges(),
+            headers: scorer.headers(),
+            answers: scorer.answers(),
+            ..Needs::default()
+        };
         self.parts.iter().fold(Needs::default(), |needs, part| needs.with(of(&*part.scorer)))
     }
 
@@ -89,16 +98,20 @@ impl Router for Scored {
         }
         let drops = |endpoint: &_| self.filters.iter().find(|filter| !filter.keeps(request, endpoint));
         let mut kept: SmallVec<[_; 64]> = SmallVec::new();
-        for endpoint in candidates.iter() {
+        for (position, endpoint) in candidates.with_positions() {
             match drops(endpoint) {
-                None => kept.push(Arc::clone(endpoint)),
+                None => kept.push(position),
                 Some(filter) => trace.left_out(endpoint, filter.name()),
             }
         }
-        if let Some(kept) = Candidates::all(&kept) {
+        if let Some(kept) = candidates.only(&kept) {
             return self.pick(request, kept, trace);
         }
         trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
         self.pick(request, candidates, trace)
+    }
+
+    fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {
+        self.parts.iter().for_each(|part| part.scorer.response_headers(request, served, headers));
     }
 }

@@ -1,6 +1,7 @@
 //! The strategies of a process: registered ones, named ones, and combinations as requests ask for them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::{Complaint, EndpointId, GaugeSet, ModelProfiles, StrategySpec, hint};
@@ -42,6 +43,8 @@ pub struct Configured<'a> {
     pub algorithm: &'a str,
     /// Whether clients may name one.
     pub header: bool,
+    /// The file of the secret that session ids are signed with.
+    pub session_key_file: Option<&'a Path>,
     /// Named strategies.
     pub strategies: &'a BTreeMap<String, StrategySpec>,
     /// Config profiles by model.
@@ -116,7 +119,8 @@ impl StrategySet {
     /// If `default` is not known, or a strategy cannot be built from its defaults.
     pub fn build(default: &str) -> Result<Self, InvalidStrategies> {
         let (strategies, models) = (BTreeMap::new(), BTreeMap::new());
-        Self::configured(Configured { algorithm: default, header: true, strategies: &strategies, models: &models })
+        let (strategies, models) = (&strategies, &models);
+        Self::configured(Configured { algorithm: default, header: true, session_key_file: None, strategies, models })
     }
 
     /// Builds what the configuration says.
@@ -124,9 +128,9 @@ impl StrategySet {
     /// # Errors
     /// Everything that is wrong with it, each with the path to its place.
     pub fn configured(configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
-        let mut builder = Builder::registered();
+        let mut builder = Builder::registered(configured.session_key_file);
         configured.strategies.iter().for_each(|(name, spec)| builder.add(name, spec));
-        let Builder { strategies, by_name, mut complaints } = builder;
+        let Builder { strategies, by_name, mut complaints, .. } = builder;
         let Some(first) = strategies.first().map(|known| known.strategy.clone()) else {
             return Err(InvalidStrategies(complaints));
         };

@@ -15,7 +15,7 @@ fn configured(
 ) -> Result<StrategySet, Vec<Complaint>> {
     let strategies: BTreeMap<String, StrategySpec> = serde_json::from_value(strategies.clone()).unwrap();
     let models: BTreeMap<String, ModelProfiles> = serde_json::from_value(models.clone()).unwrap();
-    let given = Configured { algorithm, header, strategies: &strategies, models: &models };
+    let given = Configured { algorithm, header, session_key_file: None, strategies: &strategies, models: &models };
     StrategySet::configured(given).map_err(|invalid| invalid.0)
 }
 

@@ -14,7 +14,8 @@ mod ticket;
 pub use demand::Demand;
 pub use endpoint::Endpoint;
 pub use live::{
-    Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Question, Signals,
+    Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Presence,
+    Question, Signals,
 };
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};

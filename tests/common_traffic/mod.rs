@@ -107,6 +107,17 @@ impl Lab {
         settings: &str,
         change: impl FnOnce(String) -> String,
     ) -> anyhow::Result<Self> {
+        Self::start_in(&[], mode, net, settings, change).await
+    }
+
+    /// The same with variables of Fairlead's environment.
+    pub(crate) async fn start_in(
+        environment: &[(&str, &str)],
+        mode: Mode,
+        net: Net,
+        settings: &str,
+        change: impl FnOnce(String) -> String,
+    ) -> anyhow::Result<Self> {
         let turn = ONE_AT_A_TIME.lock().await;
         let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
         let grpc = free_address()?;
@@ -116,6 +127,7 @@ impl Lab {
             Mode::OriginalDst => StackBuilder::new(ext_proc, envoy),
             _ => StackBuilder::quickstart(ext_proc, envoy),
         };
+        let builder = environment.iter().fold(builder, |builder, (name, value)| builder.environment(*name, *value));
         let engine = |model: &str| EngineOptions {
             models: vec![model.to_owned()],
             record: true,

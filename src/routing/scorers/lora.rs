@@ -2,7 +2,7 @@
 
 use crate::domain::{Gauge, GaugeSet};
 use crate::routing::{OpenRequests, Prefer, RequestView, Score, Scorer};
-use crate::state::{Adapters, Endpoint};
+use crate::state::{Endpoint, Presence};
 
 /// How near an adapter is to being used at an endpoint, least near first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,29 +25,36 @@ impl Holding {
         if request.adapter_of.is_none() {
             return Self::Running;
         }
-        let adapter = &*request.asked.model;
-        let signals = &endpoint.live.signals;
-        if let Some(reading) = signals.fresh(request.now, request.stale_after) {
-            let most = reading.gauge(Gauge::MaxAdapters);
-            if let Some(holding) = signals.with_adapters(|told| Self::told(adapter, told, most)).flatten() {
-                return holding;
-            }
+        if let Some(holding) = Self::by_engine(request, endpoint) {
+            return holding;
         }
+        let adapter = &*request.asked.model;
         let is_configured = endpoint.spec.models.iter().any(|model| model.adapters.iter().any(|name| name == adapter));
         if is_configured { Self::Room } else { Self::Unknown }
     }
 
-    /// What follows from the engine's word alone; `None` if it does not settle it.
-    fn told(adapter: &str, told: &Adapters, most: Option<f64>) -> Option<Self> {
-        if told.running.iter().any(|name| name == adapter) {
-            return Some(Self::Running);
+    /// Whether other adapters take all the room for `request`'s at `endpoint`, which only the engine can know.
+    pub fn is_shut_out(request: &RequestView<'_>, endpoint: &Endpoint) -> bool {
+        let signals = &endpoint.live.signals;
+        let most = || signals.fresh(request.now, request.stale_after)?.gauge(Gauge::MaxAdapters);
+        // Whether there is room is seen faster than who has it.
+        request.adapter_of.is_some()
+            && signals.adapters_held().zip(most()).is_some_and(|(held, most)| f64::from(held) >= most)
+            && Self::by_engine(request, endpoint) == Some(Self::NoRoom)
+    }
+
+    fn by_engine(request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Self> {
+        let signals = &endpoint.live.signals;
+        let reading = signals.fresh(request.now, request.stale_after)?;
+        let (presence, held) = signals.adapter(&request.asked.model)?;
+        match presence {
+            Presence::Running => Some(Self::Running),
+            Presence::Waiting => Some(Self::Waiting),
+            Presence::Absent => {
+                let most = reading.gauge(Gauge::MaxAdapters)?;
+                Some(if f64::from(held) >= most { Self::NoRoom } else { Self::Room })
+            }
         }
-        if told.waiting.iter().any(|name| name == adapter) {
-            return Some(Self::Waiting);
-        }
-        let only_waiting = told.waiting.iter().filter(|name| !told.running.contains(name)).count();
-        let held = (told.running.len() + only_waiting) as f64;
-        most.map(|most| if held >= most { Self::NoRoom } else { Self::Room })
     }
 }
 
@@ -77,10 +84,12 @@ impl Scorer for LoraAdapter {
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
-        if request.adapter_of.is_some() && OpenRequests.score(request, endpoint).value > self.limit {
+        let holding = Holding::of(request, endpoint);
+        let is_full = || OpenRequests.score(request, endpoint).value > self.limit;
+        if holding > Holding::NoRoom && request.adapter_of.is_some() && is_full() {
             return Score::of(0.0);
         }
-        match Holding::of(request, endpoint) {
+        match holding {
             Holding::Running => Score::of(1.0),
             Holding::Waiting => Score::of(0.8),
             Holding::Room => Score::of(0.6),
@@ -97,7 +106,7 @@ mod tests {
     use crate::domain::{Clock, EndpointSpec, Gauges, ModelSpec, Work};
     use crate::routing::conformance::{fleet, view};
     use crate::routing::{Asked, Candidates, Decision, Parameters, STRATEGIES, Trace};
-    use crate::state::Ticket;
+    use crate::state::{Adapters, Ticket};
 
     use super::Holding::{NoRoom, Room, Running, Unknown, Waiting};
     use super::*;

@@ -18,10 +18,12 @@ mod utilization;
 
 use std::fmt::Debug;
 
+use smallvec::SmallVec;
+
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, RequestView};
+use super::{AnswerNeeds, Candidates, RequestView, ResponseHeaders, Trace};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
@@ -69,6 +71,9 @@ impl Score {
     }
 }
 
+/// Numbers, one for each candidate and in their order; up to 64 without allocation.
+pub type Scores = SmallVec<[Score; 64]>;
+
 /// Puts a number on a candidate, in a stated unit and direction.
 pub trait Scorer: Send + Sync + Debug {
     /// Name in explanations.
@@ -85,6 +90,11 @@ pub trait Scorer: Send + Sync + Debug {
         GaugeSet::NONE
     }
 
+    /// The request headers that it reads, in lower case.
+    fn headers(&self) -> Vec<Box<str>> {
+        Vec::new()
+    }
+
     /// What it measures of answers.
     fn answers(&self) -> AnswerNeeds {
         AnswerNeeds::default()
@@ -97,4 +107,13 @@ pub trait Scorer: Send + Sync + Debug {
 
     /// The number of one candidate.
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score;
+
+    /// The numbers of all candidates; for a scorer whose number depends on the others as well. What there is to say of
+    /// them as a whole goes to `trace`.
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, _trace: &mut Trace) {
+        scores.extend(candidates.iter().map(|endpoint| self.score(request, endpoint)));
+    }
+
+    /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.
+    fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}
 }

@@ -32,8 +32,8 @@ impl Scorer for RecentTokens {
     }
 
     fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
-        let sums = endpoint.live.measured.outcomes(request.now);
-        let tokens = self.prompt_weight * sums.prompt_tokens as f64 + sums.output_tokens as f64;
+        let [prompt, output] = endpoint.live.measured.work(request.now);
+        let tokens = self.prompt_weight * prompt as f64 + output as f64;
         Score::of(tokens / endpoint.weight())
     }
 }

@@ -15,8 +15,10 @@ const TTFT_BUCKETS: usize = 18;
 /// Answers of one endpoint over the last minute, as this process saw them.
 #[derive(Debug)]
 pub struct Measured {
-    /// Answered, failed, prompt tokens, output tokens.
-    outcomes: Window<4>,
+    /// Answered, failed.
+    outcomes: Window<2>,
+    /// Prompt tokens, output tokens; apart, as strategies read them of all candidates at every decision.
+    tokens: Window<2>,
     /// Sum of first-token times in microseconds, and their count.
     ttft: Window<2>,
     ttft_buckets: Window<TTFT_BUCKETS>,
@@ -28,6 +30,7 @@ impl Default for Measured {
     fn default() -> Self {
         Self {
             outcomes: Window::over(LENGTH),
+            tokens: Window::over(LENGTH),
             ttft: Window::over(LENGTH),
             ttft_buckets: Window::over(LENGTH),
             has_ttft: AtomicBool::default(),
@@ -51,17 +54,17 @@ pub struct Outcomes {
 impl Measured {
     /// Books an answer.
     pub fn answered(&self, now: Moment) {
-        self.outcomes.add(now, [1, 0, 0, 0]);
+        self.outcomes.add(now, [1, 0]);
     }
 
     /// Books a failure.
     pub fn failed(&self, now: Moment) {
-        self.outcomes.add(now, [0, 1, 0, 0]);
+        self.outcomes.add(now, [0, 1]);
     }
 
     /// Books work: when it is sent as estimated; when it is reported, what it was more than that.
     pub fn tokens(&self, prompt: u64, output: u64, now: Moment) {
-        self.outcomes.add(now, [0, 0, prompt, output]);
+        self.tokens.add(now, [prompt, output]);
     }
 
     /// Books a first token that came so long after the request was sent.
@@ -75,8 +78,13 @@ impl Measured {
 
     /// Sums over the last minute.
     pub fn outcomes(&self, now: Moment) -> Outcomes {
-        let [answered, failed, prompt_tokens, output_tokens] = self.outcomes.sums(now);
+        let ([answered, failed], [prompt_tokens, output_tokens]) = (self.outcomes.sums(now), self.work(now));
         Outcomes { answered, failed, prompt_tokens, output_tokens }
+    }
+
+    /// Prompt and output tokens over the last minute, as in [`Outcomes`].
+    pub fn work(&self, now: Moment) -> [u64; 2] {
+        self.tokens.sums(now)
     }
 
     /// Mean time to first token over the last minute, in seconds; `None` if none was seen.

@@ -27,7 +27,7 @@ use crate::domain::{Gauge, Gauges, Moment, Work};
 pub use health::{Cooldown, Health, PASSED_OVER_MAX};
 pub use measured::{Measured, Outcomes};
 pub use outstanding::Outstanding;
-pub use signals::{Adapters, Fresh, Signals};
+pub use signals::{Adapters, Fresh, Presence, Signals};
 
 /// Live numbers of one endpoint. Survives a change of the endpoint's attributes.
 #[derive(Debug, Default)]

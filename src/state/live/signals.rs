@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::{EngineKind, Gauge, Gauges, Moment};
 
@@ -21,6 +22,8 @@ pub struct Signals {
     /// `f64` bits by [`Gauge`] index; NaN when the engine did not say.
     gauges: [AtomicU64; Gauge::COUNT],
     adapters: ArcSwapOption<Adapters>,
+    /// The same at a glance: a bit for each name, and above them how many there are plus one; 0 where none were told.
+    glance: AtomicU64,
     /// Index in [`EngineKind::ALL`] of the engine as which it was last read; 0 is not known.
     engine: AtomicU8,
 }
@@ -45,6 +48,48 @@ pub struct Adapters {
     pub waiting: Vec<String>,
 }
 
+/// What an engine does with an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Requests for it run.
+    Running,
+    /// Requests for it wait.
+    Waiting,
+    /// Neither.
+    Absent,
+}
+
+/// Bits of a glance that stand for names.
+const GLANCE_BITS: u32 = 48;
+
+/// The bit of a name. Others may have the same one: a bit that is not set proves absence, one that is set nothing.
+fn glance_bit(name: &str) -> u64 {
+    1 << (xxh3_64(name.as_bytes()) % u64::from(GLANCE_BITS))
+}
+
+/// How many adapters a glance counts.
+fn held(glance: u64) -> Option<u32> {
+    ((glance >> GLANCE_BITS) as u32).checked_sub(1)
+}
+
+impl Adapters {
+    fn presence(&self, name: &str) -> Presence {
+        if self.running.iter().any(|known| known == name) {
+            Presence::Running
+        } else if self.waiting.iter().any(|known| known == name) {
+            Presence::Waiting
+        } else {
+            Presence::Absent
+        }
+    }
+
+    fn glance(&self) -> u64 {
+        let only_waiting = self.waiting.iter().filter(|name| !self.running.contains(name)).count();
+        let held = (self.running.len() + only_waiting + 1).min(0xffff) as u64;
+        self.running.iter().chain(&self.waiting).fold(held << GLANCE_BITS, |glance, name| glance | glance_bit(name))
+    }
+}
+
 impl Default for Signals {
     fn default() -> Self {
         Self {
@@ -53,6 +98,7 @@ impl Default for Signals {
             tokens: AtomicU64::default(),
             gauges: std::array::from_fn(|_| AtomicU64::new(f64::NAN.to_bits())),
             adapters: ArcSwapOption::empty(),
+            glance: AtomicU64::default(),
             engine: AtomicU8::default(),
         }
     }
@@ -101,9 +147,21 @@ impl Signals {
         self.adapters.load_full()
     }
 
-    /// Looks at the adapters of the last reading that told any, which costs less than holding on to them.
-    pub fn with_adapters<R>(&self, look: impl FnOnce(&Adapters) -> R) -> Option<R> {
-        self.adapters.load().as_deref().map(look)
+    /// How many adapters the engine works with; `None` where it does not tell.
+    pub fn adapters_held(&self) -> Option<u32> {
+        held(self.glance.load(Relaxed))
+    }
+
+    /// What the engine does with an adapter, and how many it works with in all; `None` where it does not tell.
+    ///
+    /// Asked of all candidates of a decision, most of which do not have it: for them one word is enough.
+    pub fn adapter(&self, name: &str) -> Option<(Presence, u32)> {
+        let glance = self.glance.load(Relaxed);
+        let held = held(glance)?;
+        if glance & glance_bit(name) == 0 {
+            return Some((Presence::Absent, held));
+        }
+        Some((self.adapters.load().as_deref().map_or(Presence::Absent, |told| told.presence(name)), held))
     }
 
     /// Stores the adapters that the engine works with; `None` where it does not tell.
@@ -113,6 +171,7 @@ impl Signals {
             (old, new) => old.is_none() && new.is_none(),
         };
         if !same {
+            self.glance.store(adapters.as_ref().map_or(0, Adapters::glance), Relaxed);
             self.adapters.store(adapters.map(Arc::new));
         }
     }
@@ -137,6 +196,26 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_is_found_where_it_runs_or_waits_and_all_are_counted_once() {
+        let signals = Signals::default();
+        assert_eq!(signals.adapter("a"), None, "nothing was told yet");
+        let names = |range: std::ops::Range<u32>| range.map(|number| format!("adapter {number}")).collect();
+        signals.set_adapters(Some(Adapters { running: names(0..60), waiting: names(50..90) }));
+        for number in 0..200 {
+            let expected = match number {
+                0..60 => Presence::Running,
+                60..90 => Presence::Waiting,
+                _ => Presence::Absent,
+            };
+            assert_eq!(signals.adapter(&format!("adapter {number}")), Some((expected, 90)));
+        }
+        signals.set_adapters(Some(Adapters::default()));
+        assert_eq!(signals.adapter("adapter 1"), Some((Presence::Absent, 0)));
+        signals.set_adapters(None);
+        assert_eq!(signals.adapter("adapter 1"), None);
+    }
 
     #[test]
     fn a_gauge_is_absent_before_the_first_reading_and_after_it_grew_old() {

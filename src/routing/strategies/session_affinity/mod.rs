@@ -8,16 +8,16 @@ mod sources;
 mod token;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::domain::GaugeSet;
+use crate::domain::{EndpointId, GaugeSet};
 use crate::routing::{
-    About, BuildError, Built, Candidates, Decision, Needs, OpenRequests, Parameter, Parameters, Picker, Registration,
-    RequestView, ResponseHeaders, Router, Scorer, Trace,
+    About, BuildError, Built, Candidates, OpenRequests, Parameter, Parameters, Prefer, Registration, RequestView,
+    ResponseHeaders, Score, Scored, Scorer, Scores, Trace,
 };
 use crate::state::Endpoint;
 
@@ -32,11 +32,13 @@ pub(super) const REGISTRATION: Registration = Registration {
     summary: "the endpoint that served the session before, unless it is gone or overloaded",
     about: About {
         purpose: "Conversations: the next turn finds its beginning in the engine's prefix cache.",
-        formula: "First the endpoint that the header `x-session-id` names. Else, for a session key, the endpoint that \
-                  ranks first for it (weighted rendezvous hashing), which moves 1/n of the sessions when one of n \
-                  endpoints comes or goes. An endpoint with more than `bound` times the mean of open requests per \
-                  weight, and `slack` at least, is passed over. Else the fewest open requests. The answer's \
-                  `x-session-id` names the endpoint that served: signed, and without its address.",
+        formula: "1 for the session's home, 0 for the others, most first; without a home all are alike, so that the \
+                  fewest open requests decide, or the others of a combination. Home is the endpoint that the header \
+                  `x-session-id` names. Else, for a session key, the one that ranks first for it (weighted rendezvous \
+                  hashing), which moves 1/n of the sessions when one of n endpoints comes or goes. An endpoint with \
+                  more than `bound` times the mean of open requests per weight, and `slack` at least, is nobody's \
+                  home. The answer's `x-session-id` names the endpoint that served, whoever decided that: signed, and \
+                  without its address.",
         missing: "An id that is forged, or names an endpoint that is gone, not ready or overloaded, is replaced by a \
                   new one. Without a fresh reading of the engine, our own requests alone are the load.",
         source: "AIBrix `session-affinity`; bounded loads: Mirrokni, Thorup and Zadimoghaddam, 2018.",
@@ -44,11 +46,16 @@ pub(super) const REGISTRATION: Registration = Registration {
     parameters: &[
         Parameter {
             name: "key",
-            default: "random",
-            about: "Secret that ids are signed with, 16 bytes at least. All replicas need the same; without one, ids \
-                    are good for this process only.",
+            default: "none",
+            about: "Secret that ids are signed with, 16 bytes at least. `fairlead check` and `/api/config` show it, \
+                    which a file's content they do not.",
         },
-        Parameter { name: "key_file", default: "none", about: "File that holds the secret, instead of `key`." },
+        Parameter {
+            name: "key_file",
+            default: "routing.session_key_file",
+            about: "File that holds the secret, without spaces or line ends around it. All replicas need the same; \
+                    without any, a random one is made, and ids are good for this process only.",
+        },
         Parameter {
             name: "keys",
             default: "[header:x-aibrix-session-key, body:session_id, body:prompt_cache_key]",
@@ -67,7 +74,7 @@ pub(super) const REGISTRATION: Registration = Registration {
             about: "Open requests per unit of weight below which no endpoint is overloaded.",
         },
     ],
-    build: |parameters| Ok(Built::Router(Arc::new(SessionAffinity::build(parameters)?))),
+    build: |parameters| Ok(Built::Scored(Scored::new(SessionAffinity::build(parameters)?))),
 };
 
 /// The header that carries session ids, both ways.
@@ -79,7 +86,7 @@ const KEY_BYTES_MIN: usize = 16;
 #[serde(default, deny_unknown_fields)]
 struct Settings {
     key: Option<String>,
-    key_file: Option<std::path::PathBuf>,
+    key_file: Option<PathBuf>,
     keys: Vec<String>,
     accept_addresses: bool,
     bound: f64,
@@ -120,7 +127,7 @@ enum Named {
 impl SessionAffinity {
     fn build(parameters: &Parameters) -> Result<Self, BuildError> {
         let settings: Settings = parameters.read()?;
-        let key = secret(&settings)?;
+        let key = secret(&settings, parameters.session_key_file())?;
         at_least("bound", settings.bound, 1.0)?;
         at_least("slack", settings.slack, 0.0)?;
         Ok(Self {
@@ -141,21 +148,54 @@ impl SessionAffinity {
         (self.addresses == Addresses::Accepted).then(|| plain_address(id)).flatten().map(Named::Address)
     }
 
-    fn position(&self, named: &Named, candidates: Candidates<'_>) -> Option<usize> {
+    /// The key that the client gives its session.
+    fn key<'a>(&self, request: &RequestView<'a>) -> Option<&'a str> {
+        self.sources.iter().find_map(|source| source.key(request.asked))
+    }
+
+    fn is(&self, named: &Named, endpoint: &Endpoint) -> bool {
         match named {
-            Named::Identity(identity) => candidates.iter().position(|e| self.signer.identity(e) == *identity),
-            Named::Address(address) => candidates.iter().position(|e| e.spec.address == *address),
+            Named::Identity(identity) => self.signer.identity(endpoint) == *identity,
+            Named::Address(address) => endpoint.spec.address == *address,
         }
+    }
+
+    /// Where the session belongs, if it has an id or a key, and that endpoint is there and not overloaded.
+    fn home(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Option<EndpointId> {
+        let (named, key) = (self.named(request), self.key(request));
+        if named.is_none() && key.is_none() {
+            trace.note(|| "a new session: no endpoint is its home".into());
+            return None;
+        }
+        let loads = Loads::of(request, candidates, self.bound);
+        if let Some(named) = named {
+            match candidates.iter().position(|endpoint| self.is(&named, endpoint)) {
+                Some(position) if !loads.is_overloaded(position) => {
+                    trace.note(|| "the session's id names its home".into());
+                    return Some(candidates.at(position).id);
+                }
+                Some(_) => trace.note(|| "the session's endpoint is overloaded".into()),
+                None => trace.note(|| "the session's endpoint is gone or not ready".into()),
+            }
+        }
+        let (endpoint, is_first) = loads.ranked(key?.as_bytes());
+        trace.note(|| {
+            let overloaded = "those that the session's key ranks higher than its home are overloaded";
+            if is_first { "the session's key ranks its home first" } else { overloaded }.into()
+        });
+        Some(endpoint.id)
     }
 }
 
-fn secret(settings: &Settings) -> Result<Option<Vec<u8>>, BuildError> {
-    let key = match (&settings.key, &settings.key_file) {
+/// The strategy's own secret, else the one that all share.
+fn secret(settings: &Settings, shared: Option<&Path>) -> Result<Option<Vec<u8>>, BuildError> {
+    let file = settings.key_file.as_deref().or(shared.filter(|_| settings.key.is_none()));
+    let key = match (&settings.key, file) {
         (Some(_), Some(_)) => return Err(BuildError("\"key\" and \"key_file\" exclude each other".into())),
         (Some(key), None) => key.clone().into_bytes(),
         (None, Some(path)) => std::fs::read(path)
             .map(|bytes| bytes.trim_ascii().to_owned())
-            .map_err(|error| BuildError(format!("\"key_file\" \"{}\": {error}", path.display())))?,
+            .map_err(|error| BuildError(format!("the key file \"{}\": {error}", path.display())))?,
         (None, None) => return Ok(None),
     };
     if key.len() < KEY_BYTES_MIN {
@@ -164,46 +204,45 @@ fn secret(settings: &Settings) -> Result<Option<Vec<u8>>, BuildError> {
     Ok(Some(key))
 }
 
-impl Router for SessionAffinity {
-    fn needs(&self) -> Needs {
-        let mut headers: Vec<Box<str>> = vec![ID_HEADER.into()];
-        headers.extend(self.sources.iter().filter_map(Source::header).map(Into::into));
-        let gauges: GaugeSet = OpenRequests.gauges();
-        Needs { gauges, ..Needs::default() }.with(Needs { headers, ..Needs::default() })
+impl Scorer for SessionAffinity {
+    fn name(&self) -> &'static str {
+        "session"
     }
 
-    fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
-        let named = self.named(request);
-        let key = self.sources.iter().find_map(|source| source.key(request.asked));
-        if named.is_none() && key.is_none() {
-            trace.note(|| "a new session: the least loaded is taken".into());
-            return Decision::Send(Arc::clone(Picker::Best.pick(request, candidates, &OpenRequests)));
-        }
-        let loads = Loads::of(request, candidates, self.bound);
-        if let Some(named) = named {
-            match self.position(&named, candidates) {
-                Some(position) if !loads.is_overloaded(position) => {
-                    trace.note(|| "the session's id names this endpoint".into());
-                    return Decision::Send(Arc::clone(candidates.at(position)));
-                }
-                Some(_) => trace.note(|| "the session's endpoint is overloaded".into()),
-                None => trace.note(|| "the session's endpoint is gone or not ready".into()),
-            }
-        }
-        if let Some(key) = key {
-            let (endpoint, is_first) = loads.ranked(key.as_bytes());
-            trace.note(|| {
-                let overloaded = "those that the session's key ranks higher are overloaded";
-                if is_first { "the session's key ranks this endpoint first" } else { overloaded }.into()
-            });
-            return Decision::Send(Arc::clone(endpoint));
-        }
-        Decision::Send(Arc::clone(Picker::Best.pick(request, candidates, &OpenRequests)))
+    fn unit(&self) -> &'static str {
+        "home, 0 or 1"
+    }
+
+    fn prefers(&self) -> Prefer {
+        Prefer::Higher
+    }
+
+    fn gauges(&self) -> GaugeSet {
+        OpenRequests.gauges()
+    }
+
+    fn headers(&self) -> Vec<Box<str>> {
+        let sources = self.sources.iter().filter_map(Source::header);
+        [ID_HEADER].into_iter().chain(sources).map(Into::into).collect()
+    }
+
+    /// Of the endpoint by itself: who else there is may change where a key leads.
+    fn score(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Score {
+        let is_named = self.named(request).is_some_and(|named| self.is(&named, endpoint));
+        Score::of(f64::from(u8::from(is_named || self.key(request).is_some())))
+    }
+
+    fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, trace: &mut Trace) {
+        let home = self.home(request, candidates, trace);
+        scores.extend(candidates.iter().map(|endpoint| Score::of(f64::from(u8::from(home == Some(endpoint.id))))));
     }
 
     fn response_headers(&self, _: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {
         if self.owes_warning.load(Relaxed) && self.owes_warning.swap(false, Relaxed) {
-            warn!("session ids are signed with a key of this process only; with several replicas, set the key");
+            warn!(
+                "session ids are signed with a key that only this process has: after a restart and at another replica \
+                 they name nobody, and their sessions move; set routing.session_key_file, the same for all replicas"
+            );
         }
         headers.push((ID_HEADER, self.signer.issue(served).into()));
     }

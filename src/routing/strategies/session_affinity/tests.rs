@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -7,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::domain::{Clock, EndpointId, EndpointSpec, Failure, Work};
 use crate::routing::conformance::{fleet, view};
-use crate::routing::{Asked, decide};
+use crate::routing::{Asked, Router, Strategy, StrategySet, decide};
 use crate::state::{Cooldown, Ticket};
 
 use super::*;
 
 const KEY: &str = "0123456789abcdef";
 
-fn built(value: &Value) -> SessionAffinity {
-    SessionAffinity::build(&Parameters::new(value.as_object().unwrap().clone())).unwrap()
+fn built(value: &Value) -> Scored {
+    Scored::new(SessionAffinity::build(&Parameters::new(value.as_object().unwrap().clone())).unwrap())
 }
 
-fn keyed() -> SessionAffinity {
+fn keyed() -> Scored {
     built(&json!({ "key": KEY }))
 }
 
@@ -30,7 +31,7 @@ fn asking(headers: &[(&str, &str)]) -> Asked {
     asked
 }
 
-fn ask(router: &SessionAffinity, asked: &Asked, seed: u64, fleet: &[Arc<Endpoint>]) -> (EndpointId, String) {
+fn ask(router: &dyn Router, asked: &Asked, seed: u64, fleet: &[Arc<Endpoint>]) -> (EndpointId, String) {
     let request = RequestView { asked, ..view(seed) };
     let plan = decide(router, &request, fleet, 1, &mut Trace::off()).unwrap().unwrap();
     let mut headers = Vec::new();
@@ -114,7 +115,7 @@ fn an_id_of_aibrix_is_accepted_if_it_is_a_candidates_and_that_is_allowed() {
     let fleet = fleet(8);
     let asked = |address: &str| asking(&[("x-session-id", STANDARD.encode(address).as_str())]);
     let home = asked(fleet[5].address_text());
-    let chosen = |router: &SessionAffinity, asked: &Asked| -> HashSet<_> {
+    let chosen = |router: &Scored, asked: &Asked| -> HashSet<_> {
         (0..200).map(|seed| ask(router, asked, seed, &fleet).0).collect()
     };
     assert_eq!(chosen(&keyed(), &home), HashSet::from([fleet[5].id]));
@@ -127,8 +128,7 @@ fn an_id_of_aibrix_is_accepted_if_it_is_a_candidates_and_that_is_allowed() {
 #[test]
 fn a_session_key_decides_alike_everywhere_and_an_id_goes_before_it() {
     let fleet = fleet(8);
-    let by_key =
-        |router: &SessionAffinity, key: &str| ask(router, &asking(&[("x-aibrix-session-key", key)]), 1, &fleet);
+    let by_key = |router: &Scored, key: &str| ask(router, &asking(&[("x-aibrix-session-key", key)]), 1, &fleet);
     let (home, id) = by_key(&keyed(), "agent-session-42");
     for _ in 0..5 {
         assert_eq!(by_key(&built(&json!({})), "agent-session-42").0, home);
@@ -160,7 +160,88 @@ fn a_faulty_setting_is_told() {
     };
     assert!(fault(json!({ "key": "short" })).contains("16"));
     assert!(fault(json!({ "key": KEY, "key_file": "x" })).contains("exclude"));
-    assert!(fault(json!({ "key_file": "/nonexistent" })).contains("key_file"));
+    assert!(fault(json!({ "key_file": "/nonexistent" })).contains("/nonexistent"));
     assert!(fault(json!({ "keys": ["query:x"] })).contains("query:x"));
     assert!(fault(json!({ "bound": 0.5 })).contains("bound"));
+}
+
+fn combined(text: &str) -> Strategy {
+    StrategySet::build("random").unwrap().resolve(text).unwrap()
+}
+
+fn homes(router: &dyn Router, asked: &Asked, fleet: &[Arc<Endpoint>]) -> HashSet<EndpointId> {
+    (0..200).map(|seed| ask(router, asked, seed, fleet).0).collect()
+}
+
+#[test]
+fn in_a_combination_the_heavier_of_session_and_load_decides() {
+    let fleet = fleet(3);
+    let (sticky, light) = (combined("session-affinity:2,least-request"), combined("session-affinity,least-request:2"));
+    for strategy in [sticky, light] {
+        let (first, id) = ask(&*strategy.router, &asking(&[]), 1, &fleet);
+        let home = fleet.iter().find(|e| e.id == first).unwrap();
+        let asked = asking(&[("x-session-id", &id)]);
+        assert_eq!(homes(&*strategy.router, &asked, &fleet), HashSet::from([first]), "{}", strategy.name);
+        let _few = load(home, 2);
+        let stays = strategy.name.starts_with("session-affinity:2");
+        assert_eq!(homes(&*strategy.router, &asked, &fleet).contains(&first), stays, "{}", strategy.name);
+        let (served, new_id) = ask(&*strategy.router, &asked, 1, &fleet);
+        assert_eq!(new_id == id, served == first, "the id names who served, whoever decided");
+    }
+}
+
+#[test]
+fn in_a_combination_a_session_without_a_home_leaves_it_to_the_others() {
+    let fleet = fleet(4);
+    let strategy = combined("session-affinity:1000000,least-request");
+    let _busy: Vec<_> = fleet.iter().skip(1).map(|endpoint| load(endpoint, 1)).collect();
+    let gone = STANDARD.encode("127.0.0.1:22");
+    for headers in [&[][..], &[("x-session-id", gone.as_str())], &[("x-session-id", "forged")]] {
+        assert_eq!(homes(&*strategy.router, &asking(headers), &fleet), HashSet::from([fleet[0].id]));
+    }
+    // An overloaded home is none.
+    let asked = asking(&[("x-session-id", STANDARD.encode(fleet[1].address_text()).as_str())]);
+    assert_eq!(homes(&*strategy.router, &asked, &fleet), HashSet::from([fleet[1].id]));
+    let _many = load(&fleet[1], 8);
+    assert_eq!(homes(&*strategy.router, &asked, &fleet), HashSet::from([fleet[0].id]));
+}
+
+#[test]
+fn in_a_combination_a_key_counts_as_well_and_its_headers_are_kept() {
+    let fleet = fleet(8);
+    let strategy = combined("least-request,session-affinity:2");
+    assert!(
+        ["x-session-id", "x-aibrix-session-key"].iter().all(|name| strategy.needs.headers.contains(&(*name).into()))
+    );
+    let asked = asking(&[("x-aibrix-session-key", "agent-session-42")]);
+    let alone = ask(&keyed(), &asked, 1, &fleet).0;
+    assert_eq!(homes(&*strategy.router, &asked, &fleet), HashSet::from([alone]));
+}
+
+#[test]
+fn an_explanation_says_where_the_session_belongs() {
+    let (fleet, router) = (fleet(2), keyed());
+    let (first, id) = ask(&router, &asking(&[]), 1, &fleet);
+    let asked = asking(&[("x-session-id", &id)]);
+    let mut trace = Trace::on();
+    decide(&router, &RequestView { asked: &asked, ..view(1) }, &fleet, 1, &mut trace).unwrap().unwrap();
+    let record = trace.into_record().unwrap();
+    assert_eq!(record.notes, ["the session's id names its home"]);
+    let homes: Vec<_> = record.scores.iter().filter(|score| score.score == Score::of(1.0)).collect();
+    assert_eq!(homes.iter().map(|score| score.endpoint).collect::<Vec<_>>(), [first]);
+}
+
+#[test]
+fn the_key_that_all_share_is_taken_unless_a_strategy_has_its_own() {
+    let fleet = fleet(8);
+    let file = std::env::temp_dir().join(format!("fairlead-session-key-{}", std::process::id()));
+    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    let with_file = |own: &Value| {
+        let parameters = Parameters::new(own.as_object().unwrap().clone()).with_session_key_file(Some(&file));
+        Scored::new(SessionAffinity::build(&parameters).unwrap())
+    };
+    let id = |router: Scored| ask(&router, &asking(&[]), 1, &fleet).1;
+    assert_eq!(id(with_file(&json!({}))), id(keyed()));
+    assert_ne!(id(with_file(&json!({ "key": "another secret ..." }))), id(keyed()));
+    std::fs::remove_file(&file).unwrap();
 }

@@ -30,11 +30,26 @@ impl Child {
     /// # Errors
     /// The program is missing or cannot run.
     pub fn spawn(name: &str, program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        Self::spawn_with(&[], name, program, arguments, log)
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_with(
+        environment: &[(String, String)],
+        name: &str,
+        program: &Path,
+        arguments: &[&str],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let output =
             File::options().create(true).append(true).open(log).with_context(|| format!("log '{}'", log.display()))?;
         let errors = output.try_clone().context("log file")?;
         let process = Command::new(program)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

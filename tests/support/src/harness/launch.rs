@@ -20,6 +20,7 @@ pub(super) struct Ports {
 
 pub(super) async fn start_fairlead(
     binary: &Path,
+    environment: &[(String, String)],
     folder: &Folder,
     ports: Ports,
     deadline: Duration,
@@ -27,7 +28,8 @@ pub(super) async fn start_fairlead(
     ensure!(binary.is_file(), "no fairlead binary at '{}'; 'make build' makes it", binary.display());
     let path = folder.join("fairlead.yaml");
     let path = path.to_str().context("the run folder's path is not text")?;
-    let mut child = Child::spawn("fairlead", binary, &["serve", "--config", path], &folder.join("fairlead.log"))?;
+    let (arguments, log) = (["serve", "--config", path], folder.join("fairlead.log"));
+    let mut child = Child::spawn_with(environment, "fairlead", binary, &arguments, &log)?;
     child.wait_ready(&format!("http://{}/readyz", ports.admin), deadline).await?;
     Ok(child)
 }

@@ -47,6 +47,7 @@ pub struct StackBuilder {
     endpoints: Option<String>,
     eds_service: Option<String>,
     ext_proc: ExtProc,
+    environment: Vec<(String, String)>,
     envoy: EnvoyConfig,
     envoy_binary: Option<PathBuf>,
     folder: Option<PathBuf>,
@@ -62,6 +63,7 @@ pub struct Stack {
     _noop: Option<AbortOnDropHandle<anyhow::Result<()>>>,
     engines: Vec<EngineHandle>,
     ext_proc: ExtProc,
+    environment: Vec<(String, String)>,
     ports: Ports,
     deadline: Duration,
     folder: Folder,
@@ -75,6 +77,7 @@ impl StackBuilder {
             endpoints: None,
             eds_service: None,
             ext_proc,
+            environment: Vec::new(),
             envoy: EnvoyConfig::Placeholders(envoy_config.into()),
             envoy_binary: None,
             folder: None,
@@ -101,6 +104,13 @@ impl StackBuilder {
     #[must_use]
     pub fn endpoints(mut self, yaml: impl Into<String>) -> Self {
         self.endpoints = Some(yaml.into());
+        self
+    }
+
+    /// Sets a variable of Fairlead's environment.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -154,7 +164,8 @@ impl StackBuilder {
         let (fairlead, noop) = match &self.ext_proc {
             ExtProc::Fairlead { binary, config } => {
                 folder.write("fairlead.yaml", &fill(config, &folder, ports, &engines))?;
-                (Some(start_fairlead(binary, &folder, ports, self.deadline).await?), None)
+                let started = start_fairlead(binary, &self.environment, &folder, ports, self.deadline);
+                (Some(started.await?), None)
             }
             ExtProc::Noop { target } => {
                 let bound = Noop::bind(&Listen::Unix(folder.join("ext_proc.sock")), *target).await?;
@@ -166,8 +177,8 @@ impl StackBuilder {
             EnvoyConfig::Quickstart(text) => config::quickstart(text, folder.path(), ports.envoy, ports.envoy_admin)?,
         };
         let envoy = start_envoy(&envoy_binary, &text, &folder, ports, self.deadline).await?;
-        let (ext_proc, deadline) = (self.ext_proc, self.deadline);
-        Ok(Stack { envoy, fairlead, _noop: noop, engines, ext_proc, ports, deadline, folder })
+        let Self { ext_proc, environment, deadline, .. } = self;
+        Ok(Stack { envoy, fairlead, _noop: noop, engines, ext_proc, environment, ports, deadline, folder })
     }
 }
 
@@ -258,7 +269,8 @@ impl Stack {
         if let Some(running) = self.fairlead.take() {
             running.kill()?;
         }
-        self.fairlead = Some(start_fairlead(binary, &self.folder, self.ports, self.deadline).await?);
+        let started = start_fairlead(binary, &self.environment, &self.folder, self.ports, self.deadline);
+        self.fairlead = Some(started.await?);
         Ok(())
     }
 
