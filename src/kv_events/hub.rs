@@ -1,6 +1,7 @@
 //! The one task that follows all endpoints' events.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often an engine is asked that did not say, or said nowhere.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// How often an engine is asked that is followed.
+const ASK_WHETHER_MOVED: Duration = Duration::from_mins(1);
 /// Largest answer to that.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -55,7 +58,7 @@ pub async fn run(
 ) {
     let transport = Zmq { connect_timeout: config.connect_timeout };
     let hub = &Hub { index, config, status, asker: Asker::new(ANSWER_BYTES_MAX), transport };
-    let mut followed: HashMap<EndpointId, CancellationToken> = HashMap::new();
+    let mut followed: HashMap<EndpointId, (Arc<Endpoint>, CancellationToken)> = HashMap::new();
     let mut following = FuturesUnordered::new();
     let (mut look, mut upkeep) = (time::interval(LOOK), time::interval(UPKEEP));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,18 +74,22 @@ pub async fn run(
                 if version.replace(snapshot.version()) == Some(snapshot.version()) {
                     continue;
                 }
-                followed.retain(|id, stop| {
-                    let stays = snapshot.endpoints().iter().any(|endpoint| endpoint.id == *id);
+                followed.retain(|id, (known, stop)| {
+                    let now = snapshot.endpoints().iter().find(|endpoint| endpoint.id == *id);
+                    if now.is_none() {
+                        hub.index.forget(*id);
+                    }
+                    // Its labels say where it publishes.
+                    let stays = now.is_some_and(|now| now.spec.labels == known.spec.labels);
                     if !stays {
                         stop.cancel();
-                        hub.index.forget(*id);
                     }
                     stays
                 });
                 for endpoint in snapshot.endpoints() {
                     if !followed.contains_key(&endpoint.id) && source::is_wanted(&endpoint.spec) {
                         let stop = cancel.child_token();
-                        followed.insert(endpoint.id, stop.clone());
+                        followed.insert(endpoint.id, (Arc::clone(endpoint), stop.clone()));
                         following.push(hub.follow_endpoint(Arc::clone(endpoint), stop));
                     }
                 }
@@ -94,10 +101,30 @@ pub async fn run(
 impl Hub {
     async fn follow_endpoint(&self, endpoint: Arc<Endpoint>, stop: CancellationToken) {
         stop.run_until_cancelled(async {
-            let sources = self.sources(&endpoint).await;
-            join_all(sources.iter().map(|source| self.follow_source(&endpoint, source))).await;
+            let mut sources = self.sources(&endpoint).await;
+            loop {
+                let following = async {
+                    join_all(sources.iter().map(|source| self.follow_source(&endpoint, source))).await;
+                    pending().await
+                };
+                sources = tokio::select! {
+                    moved = self.moved(&endpoint, &sources) => moved,
+                    never = following => never,
+                };
+            }
         })
         .await;
+    }
+
+    /// Where an engine publishes once it says that it does so elsewhere, as after a restart with other options.
+    async fn moved(&self, endpoint: &Endpoint, from: &[Source]) -> Vec<Source> {
+        loop {
+            sleep(ASK_WHETHER_MOVED.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            match self.told_sources(endpoint.spec.address).await {
+                Some(sources) if !sources.is_empty() && sources != from => return sources,
+                _ => {}
+            }
+        }
     }
 
     async fn follow_source(&self, endpoint: &Endpoint, source: &Source) {
