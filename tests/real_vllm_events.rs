@@ -179,8 +179,8 @@ async fn what_is_said_to_be_cached_is_cached() {
     assert!(cached > 0 && errors * 50 <= all, "more than 2 % off");
 
     engines.remove(0).kill().unwrap();
-    let lost = || async { metric(&stack, "fairlead_kv_caches_cleared_total{reason=\"lost\"}").await >= 1.0 };
-    wait_until("the dead engine's cache forgotten", SETTLE, lost).await.unwrap();
+    let is_forgotten = || async { metric(&stack, "fairlead_kv_caches_cleared_total{reason=\"lost\"}").await >= 1.0 };
+    wait_until("the dead engine's cache forgotten", SETTLE, is_forgotten).await.unwrap();
     let (_, sources) = get(&format!("http://{second}/kv_event_sources")).await.unwrap();
     eprintln!("{sources}");
     stack.stop().await.unwrap();
