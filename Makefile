@@ -79,7 +79,7 @@ bench: envoy ## what Fairlead costs through Envoy beside a no-op service, then m
 	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab bench --envoy $(ENVOY_BIN) $(BENCH_FLAGS)
 	@$(CARGO) bench --package fairlead
 
-bench-scrape: ## the CPU that reading the metrics of 100 and 1,000 endpoints costs
+bench-scrape: ## the CPU and memory that reading the metrics of 100 and 1,000 endpoints costs
 	@$(MAKE) build PROFILE=release
 	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab scrape-cost $(BENCH_FLAGS)
 

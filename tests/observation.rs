@@ -171,6 +171,31 @@ async fn a_header_that_we_set_replaces_the_engines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_without_fresh_metrics_is_named_and_serves_all_the_same() {
+    let lab = Lab::start(Mode::Buffered, Net::Removed, "routing: { algorithm: least-kv-cache }").await.unwrap();
+    let stale = async |number: &str| {
+        let (_, page) = lab.stack.admin_get("/metrics").await.unwrap();
+        page.lines().any(|line| line == format!("fairlead_endpoints_stale {number}"))
+    };
+    wait_until("all read", SOON, || stale("0.0")).await.unwrap();
+    // It answers everything with two bytes, its metrics too.
+    let (engine, _runs) = header_forging_engine().await;
+    lab.stack.write_endpoints(&format!("- {{ address: \"{engine}\", models: [{MODEL}] }}\n")).unwrap();
+    let ask = || async { lab.call("POST", CHAT, &[], chat(false, false)).await };
+    wait_until("engine reached", SOON, || async { ask().await.header("x-own") == "engine" }).await.unwrap();
+    let (status, page) = lab.stack.admin_get("/readyz").await.unwrap();
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let scraping = page["conditions"].as_array().unwrap().iter().find(|it| it["name"] == "scraping").unwrap();
+    let expected = format!("metrics of 0 of 1 endpoints are fresh; stale: {engine}");
+    assert_eq!((status, &scraping["detail"]), (200, &json!(expected)));
+    assert!(stale("1.0").await);
+    let (_, page) = lab.stack.admin_get("/api/endpoints").await.unwrap();
+    let row = serde_json::from_str::<Value>(&page).unwrap()["endpoints"][0].clone();
+    assert_eq!((&row["address"], row["signals"].get("running")), (&json!(engine.to_string()), None));
+    assert_eq!(ask().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_label_selector_decides_who_may_serve() {
     let lab = Lab::start(Mode::Buffered, Net::Kept, "").await.unwrap();
     let engines = lab.stack.engines();

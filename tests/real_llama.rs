@@ -4,7 +4,9 @@ mod common_real;
 
 use std::time::Duration;
 
-use common_real::{Real, Recipe, negative_signals, print_error, print_report, required};
+use common_real::{
+    RESTARTS, Real, Recipe, negative_signals, print_errors, print_report, print_signal, required, settled,
+};
 use fairlead_lab::load::{LoadOptions, run as load};
 
 const SLOTS: u32 = 2;
@@ -26,6 +28,9 @@ fn recipe() -> Recipe {
     }
 }
 
+/// Every signal that a llama-server tells.
+const TOLD: [&str; 5] = ["running", "waiting", "requests", "prompt_tokens_rate", "generation_tokens_rate"];
+
 #[tokio::test]
 #[ignore = "needs a real llama.cpp server: make test-llama"]
 async fn a_real_llama_server_is_seen_as_it_is() {
@@ -34,26 +39,30 @@ async fn a_real_llama_server_is_seen_as_it_is() {
     print_report("40 chats, 6 at a time, 2 slots", &report);
     assert_eq!((report.ok, report.failed), (40, 0));
     assert!(looks.iter().any(|look| look.truth.0 > 0.0 && look.truth.1 > 0.0), "the slots were never full");
-    print_error("own count of requests in flight", &looks, |look| Some(look.in_flight));
-    print_error("engine's running and waiting as told", &looks, |look| look.told.map(|(one, two)| one + two));
-    if looks.iter().any(|look| look.told.is_some()) {
-        assert!(looks.iter().any(|look| look.told.is_some_and(|(running, waiting)| running > 0.0 && waiting > 0.0)));
+    print_errors(&looks);
+    for name in TOLD {
+        assert!(print_signal(&rows, name).is_some(), "{name} was never told");
     }
+    let pairs: Vec<_> = looks.iter().filter_map(|look| look.told).collect();
+    assert!(pairs.iter().any(|(running, waiting)| *running > 0.0 && *waiting > 0.0), "never seen busy: {looks:?}");
+    assert!(pairs.iter().all(|(running, waiting)| (0.0..=2.0).contains(running) && (0.0..=6.0).contains(waiting)));
     assert!(rows.iter().all(|row| negative_signals(row).is_empty()));
-    eprintln!("while it ran: {}", rows.get(rows.len() / 2).unwrap());
-    real.settle().await;
+    settled(&real).await;
+
     let again = LoadOptions { prompt_bytes: 600, shared_prefix_bytes: 600, ..real.traffic(6, 1) };
     print_report("one prompt six times", &Box::pin(load(again)).await.unwrap());
     eprintln!("prompt tokens from the cache: {:?}", real.engine_says("llamacpp:prompt_tokens_cached_total").await);
-    real.signal_that("prefix_hit_rate", |rate| rate > 0.0).await;
+    real.signal_that("prefix_hit_rate", |rate| rate > 0.0 && rate <= 1.0).await;
 
+    let restarts = real.fairlead_says(RESTARTS).await.unwrap_or(0.0);
     real.restart_engine().await;
+    real.gauges_come_back(Duration::from_secs(5)).await;
     let (report, _, rows) = Box::pin(real.watched(real.traffic(10, 2))).await;
     print_report("after a restart of the engine", &report);
     assert_eq!(report.failed, 0);
     let negative: Vec<String> = rows.iter().flat_map(negative_signals).collect();
     assert!(negative.is_empty(), "{negative:?}");
+    assert_eq!(real.fairlead_says(RESTARTS).await, Some(restarts + 1.0));
     real.settle().await;
-    eprintln!("in the end: {}", real.row().await);
     real.stack.stop().await.unwrap();
 }

@@ -215,6 +215,8 @@ pub struct Scrape {
     pub reads_per_second_max: u32,
     /// Largest metrics page, in bytes; a larger one is dropped.
     pub page_bytes_max: usize,
+    /// Read every signal that an engine tells, also those that no strategy in use needs: for dashboards and experiments.
+    pub everything: bool,
     /// Engines of kind `generic`.
     pub generic: GenericEngine,
 }
@@ -403,6 +405,7 @@ impl Default for Scrape {
             concurrency: 64,
             reads_per_second_max: 2000,
             page_bytes_max: 4 << 20,
+            everything: false,
             generic: GenericEngine::default(),
         }
     }

@@ -213,6 +213,11 @@ pub const SETTINGS: &[Setting] = &[
         "Reads begun in a second, over all endpoints; above it the pauses grow.",
     ),
     set("scrape.page_bytes_max", Form::Bytes, "Largest metrics page, in bytes; a larger one is dropped."),
+    set(
+        "scrape.everything",
+        Form::Bool,
+        "Read every signal that an engine tells, also those that no strategy in use needs: for dashboards and experiments.",
+    ),
     set("scrape.generic.path", Form::Path, "Path of the metrics page of an engine of kind `generic`."),
     set(
         "kv_events.enabled",

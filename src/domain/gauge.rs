@@ -147,6 +147,9 @@ impl GaugeSet {
     /// No gauge.
     pub const NONE: Self = Self(0);
 
+    /// Every gauge.
+    pub const ALL: Self = Self::of(&Gauge::ALL);
+
     /// These gauges.
     pub const fn of(gauges: &[Gauge]) -> Self {
         let mut bits = 0;

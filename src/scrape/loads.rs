@@ -37,9 +37,11 @@ struct Rank {
 }
 
 /// The gauges of an answer; `None` if it is none of `SGLang`'s.
-pub(super) fn read(body: &[u8]) -> Option<Gauges> {
+pub fn read(body: &[u8]) -> Option<Gauges> {
     let ranks = serde_json::from_slice::<Loads>(body).ok()?.loads;
-    let sum = |field: fn(&Rank) -> Option<f64>| ranks.iter().map(field).sum::<Option<f64>>();
+    // One rank that tells nonsense makes the whole unknown.
+    let told = |rank, field: fn(&Rank) -> Option<f64>| field(rank).filter(|value| *value >= 0.0);
+    let sum = |field| ranks.iter().map(|rank| told(rank, field)).sum::<Option<f64>>();
     let mean = |field: fn(&Rank) -> Option<f64>| Some(sum(field)? / ranks.len() as f64).filter(|share| *share <= 1.0);
     if ranks.is_empty() {
         return None;
@@ -75,7 +77,15 @@ mod tests {
 
     #[test]
     fn what_is_not_an_answer_of_sglang_is_nothing() {
-        for body in ["", "{}", "[]", r#"{"loads":[]}"#, r#"{"loads":[{}]}"#, r#"{"loads":[{"num_running_reqs":-1}]}"#] {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"loads":[]}"#,
+            r#"{"loads":[{}]}"#,
+            r#"{"loads":[{"num_running_reqs":-1}]}"#,
+            r#"{"loads":[{"num_running_reqs":-1},{"num_running_reqs":5}]}"#,
+        ] {
             assert_eq!(read(body.as_bytes()), None, "{body}");
         }
     }

@@ -6,7 +6,7 @@ mod book;
 pub mod engines;
 mod fetch;
 pub mod lens;
-mod loads;
+pub mod loads;
 mod plan;
 pub mod reading;
 mod schedule;

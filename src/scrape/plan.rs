@@ -14,7 +14,8 @@ use crate::state::{Endpoint, Snapshot};
 
 use super::book::Book;
 
-/// A failing endpoint is read this many times less often than an idle one at most.
+/// A failing endpoint is read this many times less often than an idle one at most; while it answers requests, it is read
+/// as often as an idle one.
 const BACKOFF_MAX: u32 = 10;
 
 /// New endpoints, and requests to endpoints that were idle, are noticed within this time.
@@ -72,8 +73,11 @@ struct Entry {
     failures_in_row: u32,
     /// The last pause.
     pause: Duration,
-    /// What we had sent there at the last read.
+    /// What we had sent there at the last read, and how much of it was answered.
     sent: u64,
+    answers: u64,
+    /// When the last read was over.
+    read_at: Instant,
     /// `None` while it is read. A lane's item with another time is out of date.
     due: Option<Instant>,
 }
@@ -120,8 +124,8 @@ impl Plan {
             } else {
                 let due = now + self.interval_min.mul_f64(self.rng.f64());
                 self.suspects.due.push(Reverse((due, id)));
-                let book = Some(self.book(&endpoint));
-                Entry { endpoint, book, failures_in_row: 0, pause: self.interval_min, sent: 0, due: Some(due) }
+                let (book, pause) = (Some(self.book(&endpoint)), self.interval_min);
+                Entry { endpoint, book, failures_in_row: 0, pause, sent: 0, answers: 0, read_at: now, due: Some(due) }
             };
             self.entries.insert(id, entry);
         }
@@ -137,6 +141,7 @@ impl Plan {
                 if let Some((entry, book)) = entry.and_then(|entry| entry.book.take().map(|book| (entry, book))) {
                     entry.due = None;
                     entry.sent = entry.endpoint.live.ours.sent();
+                    entry.answers = entry.endpoint.live.measured.answers();
                     let endpoint = Arc::clone(&entry.endpoint);
                     self.lane(trust).reading += 1;
                     return Some(Turn { endpoint, book, trust });
@@ -152,15 +157,24 @@ impl Plan {
         fronts.fold(now + LOOK, Instant::min)
     }
 
-    /// Reads those soon to which requests were sent while they were idle. To be called every [`LOOK`].
+    /// Reads those soon to which requests were sent while they were idle, and those that failed and answer requests now,
+    /// such as after a restart. To be called every [`LOOK`].
     pub(super) fn rouse(&mut self, now: Instant) {
         let soon = now + self.busy_pause();
         for (id, entry) in &mut self.entries {
-            let is_idle = entry.failures_in_row == 0 && entry.due.is_some_and(|due| due > soon);
-            if is_idle && entry.endpoint.live.ours.sent() != entry.sent {
-                let due = now + self.interval_min.mul_f64(self.rng.f64());
-                (entry.due, entry.pause) = (Some(due), self.interval_min);
-                self.trusted.due.push(Reverse((due, *id)));
+            let Some(due) = entry.due.filter(|due| *due > soon) else { continue };
+            let live = &entry.endpoint.live;
+            let sooner = now + self.interval_min.mul_f64(self.rng.f64());
+            if entry.failures_in_row > 0 {
+                // It may answer requests and tell no metrics at all, so not as often as a busy one.
+                let sooner = sooner.max(entry.read_at + self.interval_max);
+                if sooner < due && live.measured.answers() != entry.answers {
+                    entry.due = Some(sooner);
+                    self.suspects.due.push(Reverse((sooner, *id)));
+                }
+            } else if live.ours.sent() != entry.sent {
+                (entry.due, entry.pause) = (Some(sooner), self.interval_min);
+                self.trusted.due.push(Reverse((sooner, *id)));
             }
         }
     }
@@ -195,7 +209,7 @@ impl Plan {
             false => shortest.saturating_mul(2_u32.saturating_pow(entry.failures_in_row)).min(longest * BACKOFF_MAX),
         };
         let due = now + entry.pause.mul_f64(jitter);
-        entry.due = Some(due);
+        (entry.due, entry.read_at) = (Some(due), now);
         entry.book = Some(if reads_alike(&entry.endpoint, &turn.endpoint) { turn.book } else { fresh });
         self.lane(if success { Trust::Trusted } else { Trust::Suspect }).due.push(Reverse((due, id)));
         match (failures_before > 0, success) {
@@ -289,6 +303,37 @@ mod tests {
             }
         }
         assert!((90..=115).contains(&reads), "{reads}");
+    }
+
+    #[test]
+    fn a_failing_endpoint_that_answers_requests_is_read_soon_and_then_as_often_as_an_idle_one() {
+        let (mut plan, start) = (plan(8), Instant::now());
+        let snapshot = snapshot(1, &[EngineKind::Vllm]);
+        plan.follow(&snapshot, start);
+        let mut now = start;
+        let mut run = |plan: &mut Plan, steps: u32, answers: bool| {
+            let mut reads = 0;
+            for _ in 0..steps {
+                now += LOOK;
+                if answers {
+                    snapshot.endpoints()[0].live.measured.answered(crate::domain::Moment::EPOCH);
+                }
+                plan.rouse(now);
+                for turn in turns(plan, now) {
+                    plan.finished(turn, false, now);
+                    reads += 1;
+                }
+            }
+            reads
+        };
+        run(&mut plan, 1_000, false);
+        let silent: u32 = run(&mut plan, 1_000, false);
+        assert!((9..=12).contains(&silent), "{silent}");
+        // Its last read is an interval ago at least, since the pauses are ten by now.
+        run(&mut plan, 11, false);
+        assert!(run(&mut plan, 12, true) >= 1);
+        let answering = run(&mut plan, 1_000, true);
+        assert!((60..=100).contains(&answering), "{answering}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub async fn run(
             plan.rouse(now);
             looked_at = now;
         }
-        let needed = demand.gauges(context.clock.now());
+        let needed = if config.everything { GaugeSet::ALL } else { demand.gauges(context.clock.now()) };
         if needed.is_empty() {
             context.status.needs_nothing.store(true, Relaxed);
         } else {

@@ -1,6 +1,6 @@
 //! What we saw of an endpoint's answers ourselves, over a sliding window.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::domain::Moment;
@@ -24,6 +24,7 @@ pub struct Measured {
     ttft_buckets: Window<TTFT_BUCKETS>,
     /// Whether a first token was ever seen: most endpoints' never are, and reading is then free.
     has_ttft: AtomicBool,
+    answers: AtomicU64,
 }
 
 impl Default for Measured {
@@ -34,6 +35,7 @@ impl Default for Measured {
             ttft: Window::over(LENGTH),
             ttft_buckets: Window::over(LENGTH),
             has_ttft: AtomicBool::default(),
+            answers: AtomicU64::default(),
         }
     }
 }
@@ -54,7 +56,13 @@ pub struct Outcomes {
 impl Measured {
     /// Books an answer.
     pub fn answered(&self, now: Moment) {
+        self.answers.fetch_add(1, Relaxed);
         self.outcomes.add(now, [1, 0]);
+    }
+
+    /// Requests answered since the endpoint appeared.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Relaxed)
     }
 
     /// Books a failure.
