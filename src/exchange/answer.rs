@@ -52,10 +52,11 @@ impl Exchange {
         let headers = self.client_headers(&served, &booking.choice);
         let is_answered = (200..300).contains(&report.status);
         // Without an answer it is dropped, and so withdrawn.
-        for expectation in [booking.expectation.take(), booking.told.take()].into_iter().flatten() {
-            if is_answered {
-                expectation.come_true(served.id, now);
-            }
+        if let Some(expectation) = booking.expectation.take().filter(|_| is_answered) {
+            expectation.come_true(served.id, now);
+        }
+        if let Some(awaited) = booking.awaited.take().filter(|_| is_answered) {
+            awaited.answered(served.id);
         }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));

@@ -145,8 +145,8 @@ impl Exchange {
         let snapshot = self.core.reader.load();
         let expectation =
             ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(&snapshot), plan.first()));
-        let told = ticket.as_ref().and_then(|_| self.expect_told(&snapshot, plan.first()));
-        self.booking = Some(Booking { plan, choice, sent, ticket, expectation, told });
+        let awaited = ticket.as_ref().and_then(|_| self.await_told(&snapshot, plan.first()));
+        self.booking = Some(Booking { plan, choice, sent, ticket, expectation, awaited });
         Step::Send
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
-use crate::index::{Chain, Chainer, Held, Root};
+use crate::index::{Awaited, Chain, Chainer, Held, Root};
 use crate::lookup::Key;
 use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
 use crate::routing::{Asked, Choice, Expectation, KeptHeaders, Plan};
@@ -50,7 +50,7 @@ pub(super) struct Booking {
     /// What its strategy expects of it.
     pub(super) expectation: Option<Expectation>,
     /// What its engine will tell of it.
-    pub(super) told: Option<Expectation>,
+    pub(super) awaited: Option<Awaited>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.

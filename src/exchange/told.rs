@@ -1,9 +1,8 @@
 //! What engines tell of their caches, for one request: its token ids are looked up first, which may take a wait.
 
-use crate::index::{Held, TokenPrompt};
+use crate::index::{Awaited, Held, TokenPrompt};
 use crate::lookup::{Begun, Found, Outcome, Pending, Request};
 use crate::openai::{Api, Head};
-use crate::routing::Expectation;
 use crate::state::{Endpoint, Snapshot};
 
 use super::Step;
@@ -83,13 +82,12 @@ impl Exchange {
     }
 
     /// The prompt was sent there: it will be cached, but the engine says so only later.
-    pub(super) fn expect_told(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Expectation> {
+    pub(super) fn await_told(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Awaited> {
         let (Some(lookup), Some(Told { state: State::Known(found, _), salt })) = (&self.core.lookup, &self.told) else {
             return None;
         };
         let prompt = self.prompt(found, salt.as_deref(), snapshot);
-        let (index, chain) = lookup.index().expectable(endpoint.id, &prompt)?;
-        Some(Expectation::new(index, endpoint.id, chain, self.core.clock.now()))
+        lookup.index().expect(endpoint.id, &prompt, self.core.clock.now())
     }
 
     fn prompt<'a>(&'a self, found: &'a Found, salt: Option<&'a str>, snapshot: &Snapshot) -> TokenPrompt<'a> {

@@ -54,6 +54,13 @@ impl Blocks {
         table.get(hash).map_or(0, EndpointSet::len)
     }
 
+    /// Whether a slot holds a block.
+    pub(super) fn is_held_by(&self, hash: u64, slot: usize) -> bool {
+        let mut holds = false;
+        self.for_each_word(hash, |word, bits| holds |= word == slot / 64 && bits & (1 << (slot % 64)) != 0);
+        holds
+    }
+
     /// Calls `each` with the holders of a block, 64 slots at a time.
     pub(super) fn for_each_word(&self, hash: u64, each: impl FnMut(usize, u64)) {
         let table = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);

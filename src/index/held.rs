@@ -13,10 +13,10 @@ use crate::domain::{EndpointId, Moment};
 
 use super::account::Account;
 use super::blocks::Blocks;
+use super::expected::{Awaited, Expected};
 use super::matches::depths;
 use super::row::{Row, Tier};
 use super::tokens::TokenPrompt;
-use super::{Chain, PrefixIndex, Settings};
 
 /// Number of a row; reused once its row was dropped.
 pub(super) type RowNumber = u16;
@@ -43,7 +43,7 @@ pub struct HeldIndex {
     blocks: Blocks,
     rows: RwLock<Vec<Option<RowInfo>>>,
     tiers: [AtomicI64; Tier::ALL.len()],
-    expected: Arc<PrefixIndex>,
+    pub(super) expected: Expected,
 }
 
 impl HeldIndex {
@@ -51,12 +51,7 @@ impl HeldIndex {
     /// dropped after `expected_life`.
     pub fn new(bytes_max: usize, expected_life: Duration) -> Arc<Self> {
         // Expectations are short-lived, so a small part does for them.
-        let expected = Settings {
-            bytes_max: bytes_max / 8,
-            pending_life: expected_life,
-            idle_life: expected_life,
-            ..Settings::default()
-        };
+        let expected = Expected::new(bytes_max / 8, expected_life);
         let account = Account::new((bytes_max - bytes_max / 8).max(Blocks::bytes_min()));
         let granted = account.take(Blocks::bytes_min());
         debug_assert!(granted, "the bound is at least that");
@@ -66,7 +61,7 @@ impl HeldIndex {
             blocks: Blocks::default(),
             rows: RwLock::default(),
             tiers: Default::default(),
-            expected: Arc::new(PrefixIndex::new(expected)),
+            expected,
         })
     }
 
@@ -81,7 +76,7 @@ impl HeldIndex {
             None => rows.push(info),
         }
         drop(rows);
-        Some(Row::new(Arc::clone(self), short))
+        Some(Row::new(Arc::clone(self), short, endpoint))
     }
 
     /// How many tokens of a prompt each endpoint has cached, or is expected to have in a moment.
@@ -113,14 +108,22 @@ impl HeldIndex {
         held
     }
 
-    /// The chain of a prompt in an endpoint's own blocks, and where to expect it; `None` if the endpoint tells nothing.
-    pub fn expectable(&self, endpoint: EndpointId, prompt: &TokenPrompt<'_>) -> Option<(Arc<PrefixIndex>, Chain)> {
+    /// A prompt was sent to an endpoint: what its engine does not hold yet is expected there. `None` if there is nothing
+    /// to expect, or the endpoint tells nothing.
+    pub fn expect(self: &Arc<Self>, endpoint: EndpointId, prompt: &TokenPrompt<'_>, now: Moment) -> Option<Awaited> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
-        let told = |row: &&RowInfo| row.endpoint == endpoint && row.block_tokens > 0;
-        let size = rows.iter().flatten().find(told)?.block_tokens;
+        let open = rows.iter().enumerate().filter_map(|(at, row)| Some((at, (*row)?)));
+        let told = |(_, row): &(usize, RowInfo)| row.endpoint == endpoint && row.block_tokens > 0;
+        let own: SmallVec<[(usize, RowInfo); 2]> = open.filter(told).collect();
         drop(rows);
-        let chain = prompt.chain(size, BLOCKS_MAX);
-        (!chain.is_empty()).then(|| (Arc::clone(&self.expected), chain))
+        let chain = prompt.chain(own.first()?.1.block_tokens, BLOCKS_MAX);
+        let last = *chain.hashes().last()?;
+        // What is held already nobody will tell of again.
+        if own.iter().any(|(at, _)| self.blocks.is_held_by(last, *at)) {
+            return None;
+        }
+        let (key, serial) = self.expected.expect(endpoint, chain, now)?;
+        Some(Awaited { index: Arc::clone(self), key, serial, stays: false })
     }
 
     /// Drops expectations that were not confirmed. For a cold thread, every second or so.
@@ -158,8 +161,10 @@ impl HeldIndex {
         self.rows.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().filter(|row| row.complete).count()
     }
 
-    pub(super) fn enter(&self, row: RowNumber, hash: u64) -> bool {
-        self.blocks.add(hash, row, &self.account)
+    pub(super) fn enter(&self, row: RowNumber, endpoint: EndpointId, hash: u64) -> bool {
+        let room = self.blocks.add(hash, row, &self.account);
+        self.expected.told(endpoint, hash);
+        room
     }
 
     pub(super) fn leave(&self, row: RowNumber, hash: u64) {
@@ -182,13 +187,6 @@ impl HeldIndex {
 
     pub(super) fn set_complete(&self, row: RowNumber, complete: bool) {
         self.change(row, |info| info.complete = complete);
-    }
-
-    /// The cache was emptied, so what was expected there will not come true.
-    pub(super) fn speculation_failed(&self, row: RowNumber) {
-        if let Some(info) = self.info(row) {
-            self.expected.clear(info.endpoint);
-        }
     }
 
     pub(super) fn close(&self, row: RowNumber) {

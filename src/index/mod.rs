@@ -18,7 +18,8 @@
 //! | `matches` | how much of a chain each endpoint holds |
 //! | `account` | the bytes held, against a bound that is kept |
 //! | `tokens` | token ids → hashes, in an engine's blocks |
-//! | `held` | what engines hold by their own account, and what they are expected to |
+//! | `held` | what engines hold by their own account |
+//! | `expected` | what engines will hold in a moment |
 //! | `row` | the blocks of one engine cache, event by event |
 //!
 //! A prefix is *pending* from the decision on, so that the next equal prompt follows the first instead of being spread
@@ -29,6 +30,7 @@ mod account;
 mod blocks;
 mod chain;
 mod endpoint_set;
+mod expected;
 mod held;
 #[cfg(test)]
 mod held_tests;
@@ -43,6 +45,7 @@ mod tests;
 mod tokens;
 
 pub use chain::{BLOCK_BYTES, Chain, Chainer, Root};
+pub use expected::Awaited;
 pub use held::{Held, HeldIndex};
 pub use matches::Matches;
 pub use prefix_index::{Claim, PrefixIndex, Settings, Stats};

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::domain::EndpointId;
+
 use super::account::Account;
 use super::held::{HeldIndex, RowNumber};
 use super::table::Table;
@@ -73,6 +75,7 @@ struct Node {
 pub struct Row {
     index: Arc<HeldIndex>,
     number: RowNumber,
+    endpoint: EndpointId,
     nodes: Vec<Node>,
     free: Vec<NodeId>,
     by_key: Table<NodeId>,
@@ -82,8 +85,8 @@ pub struct Row {
 const NODES_MIN: usize = 64;
 
 impl Row {
-    pub(super) fn new(index: Arc<HeldIndex>, number: RowNumber) -> Self {
-        Self { index, number, nodes: Vec::new(), free: Vec::new(), by_key: Table::default() }
+    pub(super) fn new(index: Arc<HeldIndex>, number: RowNumber, endpoint: EndpointId) -> Self {
+        Self { index, number, endpoint, nodes: Vec::new(), free: Vec::new(), by_key: Table::default() }
     }
 
     /// Tells the engine's block size; with another one than before everything is dropped.
@@ -167,7 +170,7 @@ impl Row {
         let account = &self.index.account;
         account.give_back(self.by_key.bytes() + bytes_of(self.nodes.capacity()));
         (self.nodes, self.free, self.by_key) = (Vec::new(), Vec::new(), Table::default());
-        self.index.speculation_failed(self.number);
+        self.index.expected.clear(self.endpoint);
     }
 
     fn node(&self, id: NodeId) -> Option<Node> {
@@ -243,7 +246,7 @@ impl Row {
             if self.node(node.parent).is_some_and(|parent| !parent.entered) {
                 continue;
             }
-            if !self.index.enter(self.number, node.hash) {
+            if !self.index.enter(self.number, self.endpoint, node.hash) {
                 self.index.refused.fetch_add(1, Relaxed);
                 return false;
             }

@@ -199,7 +199,7 @@ impl Model {
         }
         let messages = context.get("messages").cloned().unwrap_or_default();
         context.insert("messages".to_owned(), plain(&messages)?);
-        self.templates.get_template(CHAT)?.render(context)
+        self.templates.get_template(CHAT)?.render(context.into_iter().collect::<Value>())
     }
 }
 
@@ -229,8 +229,10 @@ fn plain(messages: &Value) -> Result<Value, Error> {
 /// The dialect that models' templates are written in.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    // Never fails: the delimiters are the usual ones.
+    if let Ok(syntax) = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build() {
+        environment.set_syntax(syntax);
+    }
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |text: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, text))
