@@ -199,7 +199,7 @@ impl Model {
         }
         let messages = context.get("messages").cloned().unwrap_or_default();
         context.insert("messages".to_owned(), plain(&messages)?);
-        self.templates.get_template(CHAT)?.render(context.into_iter().collect::<Value>())
+        self.templates.get_template(CHAT)?.render(Value::from_pairs(context))
     }
 }
 
@@ -221,7 +221,7 @@ fn plain(messages: &Value) -> Result<Value, Error> {
                 if key.as_str() == Some("content") { Ok(texts.join("\n").into()) } else { message.get_item(&key) };
             value.map(|value| (key, value))
         });
-        all.push(members.collect::<Result<Vec<_>, _>>()?.into_iter().collect());
+        all.push(Value::from_pairs(members.collect::<Result<Vec<_>, _>>()?));
     }
     Ok(all.into())
 }
@@ -242,6 +242,7 @@ fn environment() -> Environment<'static> {
 }
 
 /// JSON as Python writes it: spaces behind commas and colons, nothing escaped for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
 fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: Option<bool> = options.get("ensure_ascii")?;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-/// `chat_template` as ChatML has it, with the tools before the messages.
+/// A template like those of real models, with the tools before the messages.
 const TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ bos_token }}{{ m['role'] }}:\
                         {{ m['content'].strip() }}\n{% endfor %}{% if add_generation_prompt %}a>{% endif %}";
 
