@@ -69,7 +69,7 @@ test-shuttle: ## the prefix index in thousands of orders of its threads
 test-vllm: envoy ## a real vLLM on the CPU behind Fairlead and Envoy (installs it once: 6.5 GB)
 	@tools/fetch-vllm.sh
 	@ENVOY=$(ENVOY_BIN) FAIRLEAD_VLLM_VENV=$(CURDIR)/.vllm/venv FAIRLEAD_VLLM_MODEL=$(CURDIR)/.vllm/model \
-	  $(REAL) real_vllm -- --ignored --nocapture
+	  $(REAL) real_vllm --test real_vllm_events -- --ignored --nocapture
 
 check: ## formatting, lints, documentation, dependency rules
 	@$(CARGO) fmt --all --check

@@ -28,6 +28,10 @@ use crate::state::{Change, Observer, Reader, Registry, run_registry};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::families;
 
+use prompts::Prompts;
+
+mod prompts;
+
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
 /// How long background tasks may take to end.
@@ -100,10 +104,14 @@ impl Cold {
             version.send_replace(snapshot.version());
         });
         let readiness = Arc::new(Readiness::default());
+        let prompts = Prompts::new(&config, &reader, &clock)?;
         let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
-        let core = Arc::new(core);
+        let core = Arc::new(core.looking_up(prompts.as_ref().map(Prompts::lookup)));
         let cold = Self { config, reader, changes, core, metrics, readiness, clock, tasks, cancel };
         cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
+        if let Some(prompts) = prompts {
+            prompts.start(&cold);
+        }
         if let Some(file) = cold.config.envoy.eds_file.clone() {
             let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
             cold.keep("eds", discovery::run_eds(reader, versions, file, cluster, cold.cancel.clone()));

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod admission;
 pub mod app;
+pub mod ask;
 pub mod cli;
 pub mod config;
 pub mod discovery;
@@ -16,6 +17,8 @@ pub mod domain;
 pub mod exchange;
 pub mod ext_proc;
 pub mod index;
+pub mod kv_events;
+pub mod lookup;
 pub mod openai;
 pub mod routing;
 pub mod scrape;

@@ -17,10 +17,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("admission", &["domain", "telemetry"]),
     ("routing", &["domain", "index", "openai", "state", "telemetry"]),
     // One HTTP exchange: no gRPC, no async.
-    ("exchange", &["admission", "config", "domain", "index", "openai", "routing", "state", "telemetry"]),
+    ("exchange", &["admission", "config", "domain", "index", "lookup", "openai", "routing", "state", "telemetry"]),
     ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
     ("discovery", &["config", "domain", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
+    ("ask", &[]),
+    ("kv_events", &["ask", "config", "domain", "index", "state", "telemetry"]),
+    ("lookup", &["ask", "config", "domain", "index", "openai", "routing", "state", "telemetry"]),
     ("admin", &["config", "domain", "exchange", "routing", "state", "telemetry"]),
     // What production routes by, on virtual time.
     ("simulate", &["config", "domain", "index", "routing", "state"]),
@@ -34,14 +37,15 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["ext_proc"]),
     ("tokio_rustls", &["ext_proc"]),
     ("rcgen", &["ext_proc"]),
-    ("hyper", &["scrape"]),
-    ("hyper_util", &["scrape"]),
+    ("hyper", &["ask", "scrape"]),
+    ("hyper_util", &["ask", "scrape"]),
+    ("zeromq", &["kv_events"]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
     ("kube", &["discovery"]),
     ("k8s_openapi", &["discovery"]),
     ("tower", &["discovery"]),
-    ("tokio", &["app", "admin", "discovery", "ext_proc", "scrape", "state"]),
+    ("tokio", &["app", "admin", "discovery", "ext_proc", "kv_events", "lookup", "scrape", "state"]),
 ];
 
 fn sources() -> Vec<(String, PathBuf, String)> {

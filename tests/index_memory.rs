@@ -20,13 +20,28 @@ fn chain(rng: &mut fastrand::Rng, shared: &[u64], own: usize) -> Chain {
     Chain::of_hashes(&hashes)
 }
 
+/// What is allocated, once the threads that run the test have come to rest.
+fn settled() -> usize {
+    let (mut last, mut quiet) = (ALLOCATOR.allocated(), 0);
+    for _ in 0..1_000_000 {
+        std::thread::yield_now();
+        let now = ALLOCATOR.allocated();
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+        if quiet == 10_000 {
+            break;
+        }
+    }
+    last
+}
+
 /// One test, for the allocator counts everything in the process.
 #[test]
 fn an_index_never_holds_more_than_its_bound_and_knows_what_it_holds() {
     let bytes_max = 8 << 20;
     let mut rng = fastrand::Rng::with_seed(1);
     let shared: Vec<u64> = (0..100).map(|_| rng.u64(..)).collect();
-    let before = ALLOCATOR.allocated();
+    let before = settled();
     let index = PrefixIndex::new(Settings { bytes_max, idle_life: Duration::from_mins(1), ..Settings::default() });
     let held = || ALLOCATOR.allocated() - before;
     assert_eq!(held(), index.stats().bytes);

@@ -6,6 +6,7 @@ mod fault;
 mod kubernetes;
 mod load;
 mod model;
+mod precise;
 mod settings;
 mod tree;
 mod validate;
@@ -16,6 +17,7 @@ pub use fault::{Fault, Origin};
 pub use kubernetes::*;
 pub use load::{Loaded, Sources, load, process_env};
 pub use model::*;
+pub use precise::*;
 pub use settings::{Form, SETTINGS, Setting, setting};
 pub use values::*;
 

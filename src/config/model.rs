@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointConfig, KubernetesDiscovery, ListenAddress};
+use super::{EndpointConfig, KubernetesDiscovery, KvEvents, ListenAddress, LmCache, Tokenizer};
 use crate::domain::{ModelProfiles, StrategySpec};
 
 /// Everything that Fairlead can be told.
@@ -28,6 +28,12 @@ pub struct Config {
     pub limits: Limits,
     /// Reading engine metrics.
     pub scrape: Scrape,
+    /// Following what engines say of their prefix caches.
+    pub kv_events: KvEvents,
+    /// How prompts become token ids.
+    pub tokenizer: Tokenizer,
+    /// Asking `LMCache` who has a prompt.
+    pub lmcache: LmCache,
     /// Putting failing endpoints aside.
     pub health: Health,
     /// Stopping.

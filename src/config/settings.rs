@@ -315,6 +315,61 @@ pub const SETTINGS: &[Setting] = &[
     ),
     set("scrape.generic.path", Form::Path, "Path of the metrics page of an engine of kind `generic`."),
     set(
+        "kv_events.enabled",
+        Form::Bool,
+        "Follow the KV events of engines, so that strategies that go by prefixes know what is cached instead of guessing. It needs token ids: see `tokenizer.source`.",
+    ),
+    set(
+        "kv_events.port",
+        Form::Number,
+        "Port of the events where the engine does not tell it (`/kv_event_sources`, `/server_info`) and no label `kv-events-port` does; 0 means that such engines publish none.",
+    ),
+    set(
+        "kv_events.replay_port",
+        Form::Number,
+        "The same for the port at which missed events are asked for (label `kv-events-replay-port`); 0 means none.",
+    ),
+    set("kv_events.topic", Form::Text, "Topic subscribed to at engines that do not tell it; empty means all."),
+    set("kv_events.connect_timeout", Form::Duration, "Longest wait for a connection to a publisher."),
+    set(
+        "kv_events.expected_life",
+        Form::Duration,
+        "How long a prompt that was sent to an engine counts as cached there without an event that says so.",
+    ),
+    set(
+        "kv_events.memory_mib",
+        Form::Number,
+        "Most memory for what engines hold, in MiB; blocks beyond it are not known.",
+    ),
+    set(
+        "tokenizer.source",
+        Form::Choice(&["engine", "service", "directory", "none"]),
+        "Who makes token ids of prompts for KV events and `LMCache`: `engine` asks an endpoint that serves the model, `service` the one at `tokenizer.url`, `directory` reads `tokenizer.directory` (in builds with the feature `tokenizers`), `none` leaves only prompts that are token ids already.",
+    ),
+    set("tokenizer.url", Form::Text, "Service that is asked, such as `http://render:8000`."),
+    set(
+        "tokenizer.api",
+        Form::Choice(&["tokenize", "render"]),
+        "`tokenize` asks `/tokenize`; `render` the request's own path with `/render` behind it, which vLLM has with `--enable-scale-out` and in `vllm launch render`.",
+    ),
+    set(
+        "tokenizer.directory",
+        Form::Path,
+        "Folder with `tokenizer.json` and `tokenizer_config.json`, or one such folder for each model by the model's name.",
+    ),
+    set("tokenizer.timeout", Form::Duration, "How long a decision waits for token ids; then it guesses by the text."),
+    set("tokenizer.body_bytes_max", Form::Bytes, "Largest request body of which token ids are made, in bytes."),
+    set("tokenizer.concurrency", Form::Number, "Questions under way at once; above it decisions guess by the text."),
+    set("tokenizer.cache_mib", Form::Number, "Most memory for token ids of former prompts, in MiB."),
+    set("lmcache.controller", Form::Text, "`LMCache`'s controller, such as `http://lmcache-controller:9000`."),
+    set(
+        "lmcache.coordinator",
+        Form::Text,
+        "`LMCache`'s newer coordinator, such as `http://lmcache-coordinator:9300`; it comes before the controller.",
+    ),
+    set("lmcache.timeout", Form::Duration, "How long a decision waits for its answer."),
+    set("lmcache.cache_life", Form::Duration, "How long an answer holds for the same prompt."),
+    set(
         "health.cooldown_base",
         Form::Duration,
         "First pause of an endpoint that refused, reset or answered 502 or 503; it doubles each time in a row.",
@@ -345,14 +400,15 @@ mod tests {
     /// The doc comments of the fields in `model.rs`, by `section.field`.
     fn field_docs() -> Vec<(String, String)> {
         let (mut section, mut doc, mut found) = (String::new(), Vec::new(), Vec::new());
-        let text = concat!(include_str!("model.rs"), include_str!("kubernetes.rs"));
+        let text = concat!(include_str!("model.rs"), include_str!("kubernetes.rs"), include_str!("precise.rs"));
         for line in text.lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("/// ") {
-                doc.push(text);
+                doc.push(text.to_owned());
             } else if let Some(name) = line.strip_prefix("pub struct ") {
                 section = name
                     .trim_end_matches(" {")
                     .to_lowercase()
+                    .replace("kvevents", "kv_events")
                     .replace("filediscovery", "discovery.file")
                     .replace("kubernetesdiscovery", "discovery.kubernetes")
                     .replace("kuberneteslabels", "discovery.kubernetes.labels")

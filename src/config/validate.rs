@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::tree::Node;
-use super::{Config, Fault, ListenAddress, Origin, TlsMode, check_endpoints};
+use super::{Config, Fault, ListenAddress, Origin, TlsMode, TokenSource, check_endpoints};
 use crate::domain::{Complaint, Input, hint};
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
@@ -25,6 +25,7 @@ pub(super) fn faults(config: &Config, tree: &Node, complaints: &dyn Fn(&Config) 
     check.destination(config);
     check.limits(config);
     check.durations(config);
+    check.prompts(config);
     check.endpoints(config);
     check.generic(config);
     check.kubernetes(config);
@@ -194,6 +195,37 @@ impl Check<'_> {
         });
     }
 
+    /// What is asked of others about prompts.
+    fn prompts(&mut self, config: &Config) {
+        let (tokenizer, lmcache) = (&config.tokenizer, &config.lmcache);
+        for (key, url) in [
+            ("tokenizer.url", &tokenizer.url),
+            ("lmcache.controller", &lmcache.controller),
+            ("lmcache.coordinator", &lmcache.coordinator),
+        ] {
+            let is_sound = url.as_deref().is_none_or(|url| url.len() > 7 && url.starts_with("http://"));
+            self.require(is_sound, &[key], || {
+                "must begin with http:// and name a host; TLS is not spoken here".to_owned()
+            });
+        }
+        let keys = ["tokenizer.source", "tokenizer.url"];
+        let has_url = tokenizer.source != TokenSource::Service || tokenizer.url.is_some();
+        self.require(has_url, &keys, || "`service` needs `tokenizer.url`".to_owned());
+        let keys = ["tokenizer.source", "tokenizer.directory"];
+        let has_directory = tokenizer.source != TokenSource::Directory || tokenizer.directory.is_some();
+        self.require(has_directory, &keys, || "`directory` needs `tokenizer.directory`".to_owned());
+        for (key, value) in [
+            ("tokenizer.concurrency", tokenizer.concurrency),
+            ("kv_events.memory_mib", config.kv_events.memory_mib as usize),
+        ] {
+            self.require(value > 0, &[key], || "is 0; it must be at least 1".to_owned());
+        }
+        let (wait, all) = (tokenizer.timeout.max(lmcache.timeout), config.routing.decision_timeout);
+        self.require(wait < all, &["tokenizer.timeout", "lmcache.timeout", "routing.decision_timeout"], || {
+            "must be shorter than `routing.decision_timeout`, for it is a part of that time".to_owned()
+        });
+    }
+
     fn durations(&mut self, config: &Config) {
         let (scrape, health) = (&config.scrape, &config.health);
         let poll = config.discovery.file.as_ref().map_or(Duration::MAX, |file| file.poll);
@@ -208,6 +240,10 @@ impl Check<'_> {
             ("scrape.stale_after", scrape.stale_after),
             ("health.cooldown_base", health.cooldown_base),
             ("health.cooldown_max", health.cooldown_max),
+            ("kv_events.connect_timeout", config.kv_events.connect_timeout),
+            ("kv_events.expected_life", config.kv_events.expected_life),
+            ("tokenizer.timeout", config.tokenizer.timeout),
+            ("lmcache.timeout", config.lmcache.timeout),
         ] {
             self.require(!value.is_zero(), &[key], || "is 0; write a duration above zero, such as 1s".to_owned());
         }

@@ -59,6 +59,9 @@ impl Exchange {
         if let Some(answering) = booking.answering.as_mut().filter(|_| !self.asked.streams) {
             answering.complete(now);
         }
+        if let Some(awaited) = booking.awaited.take().filter(|_| is_answered) {
+            awaited.answered(served.id);
+        }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));
         self.observed = Some(Observed { served, is_answered, watch, is_shown: false, has_first_token: false });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::admission::BodyBudget;
 use crate::config::{Config, ObserveAnswers, UnknownPaths};
 use crate::domain::{Clock, Moment};
+use crate::lookup::Lookup;
 use crate::routing::StrategySet;
 use crate::state::{Cooldown, PolicyReader, Reader};
 use crate::telemetry::{Events, Metrics};
@@ -81,6 +82,8 @@ pub struct Core {
     pub decisions: DecisionRing,
     /// Bytes per token of the models' prompts.
     pub token_sizes: TokenSizes,
+    /// What is asked of others about prompts; `None` where everything is guessed by their texts.
+    pub lookup: Option<Arc<Lookup>>,
     seeds: AtomicU64,
     holds: HoldWatch,
 }
@@ -100,6 +103,7 @@ impl Core {
         let kept_headers = strategies.needs().headers.into();
         let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
         let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
+        let lookup = None;
         let (token_sizes, policies) = (TokenSizes::default(), PolicyReader::default());
         Self {
             reader,
@@ -113,9 +117,16 @@ impl Core {
             kept_headers,
             decisions,
             token_sizes,
+            lookup,
             seeds,
             holds,
         }
+    }
+
+    /// The same, looking prompts up.
+    #[must_use]
+    pub fn looking_up(self, lookup: Option<Arc<Lookup>>) -> Self {
+        Self { lookup, ..self }
     }
 
     /// The next request's seed (`SplitMix64`).

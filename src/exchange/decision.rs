@@ -22,11 +22,19 @@ const LABEL_FILTER: &str = "external-filter";
 impl Exchange {
     /// Routes again after a wait.
     pub fn resume(&mut self) -> Step {
+        self.looked_up();
         self.decide()
     }
 
     /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
     pub fn give_up_waiting(&mut self) -> Step {
+        // A lookup that did not end is no reason to do without the strategy; only one that waits itself is given up.
+        if self.looked_up() {
+            match self.decide() {
+                Step::Wait(_) => {}
+                step => return step,
+            }
+        }
         let core = Arc::clone(&self.core);
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
@@ -58,6 +66,7 @@ impl Exchange {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
         let snapshot = core.reader.load();
+        self.take_held(&snapshot);
         let view = self.view(&snapshot);
         let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
         let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published) {
@@ -70,6 +79,9 @@ impl Exchange {
         let endpoints = serving(&snapshot, &self.asked.model);
         core.strategies.demand().mark(strategy.index, view.now);
         let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
+        if let Some(told) = &self.told {
+            trace.note(|| told.text(&self.asked.held, decided.as_ref().ok().map(|plan| &**plan.first())));
+        }
         if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
             core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
             if trace.is_degraded() {
@@ -151,7 +163,8 @@ impl Exchange {
         let snapshot = self.core.reader.load();
         let expectation =
             ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(&snapshot), plan.first()));
-        self.booking = Some(Booking { plan, choice, sent, ticket, expectation, answering: None });
+        let awaited = ticket.as_ref().and_then(|_| self.await_told(&snapshot, plan.first()));
+        self.booking = Some(Booking { plan, choice, sent, ticket, expectation, awaited, answering: None });
         Step::Send
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::config::UnknownPaths;
 use crate::domain::{Moment, Work};
-use crate::index::{Chain, Chainer, Root};
+use crate::index::{Awaited, Chain, Chainer, Held, Root};
+use crate::lookup::Key;
 use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
 use crate::routing::{Answering, Asked, Choice, Expectation, KeptHeaders, Plan};
 use crate::state::Ticket;
@@ -15,6 +16,7 @@ use super::answer::Observed;
 use super::body::Body;
 use super::choosing;
 use super::rewrite::Edit;
+use super::told::{PromptKey, Told};
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step, Subset};
 
 /// Blocks of a prompt that are looked at: its first mebibyte.
@@ -48,6 +50,8 @@ pub(super) struct Booking {
     pub(super) expectation: Option<Expectation>,
     /// What became of that, once an engine answers.
     pub(super) answering: Option<Answering>,
+    /// What its engine will tell of it.
+    pub(super) awaited: Option<Awaited>,
 }
 
 /// One HTTP exchange. Drop it when the exchange is over, for whatever reason.
@@ -65,6 +69,8 @@ pub struct Exchange {
     pub(super) subset: Option<Subset>,
     pub(super) asked: Asked,
     pub(super) seed: u64,
+    /// What is looked up of the prompt.
+    pub(super) told: Option<Told>,
     pub(super) booking: Option<Booking>,
     pub(super) explanation: Option<Arc<Explanation>>,
     pub(super) observed: Option<Observed>,
@@ -86,6 +92,7 @@ impl Exchange {
             edit: None,
             subset: None,
             asked: Asked::default(),
+            told: None,
             booking: None,
             explanation: None,
             observed: None,
@@ -228,7 +235,11 @@ impl Exchange {
                 }
                 let is_form = content_type.is_some_and(|content_type| content_type.starts_with("multipart/"));
                 self.rewrite_model(&head, body, is_form);
-                self.ask_prefix(&head);
+                if let Some(key) = self.ask_prefix(&head)
+                    && let Some(step) = self.look_up(api, &head, body, key)
+                {
+                    return step;
+                }
                 self.decide()
             }
         }
@@ -280,6 +291,7 @@ impl Exchange {
             previous_response_id: own(&head.previous_response_id),
             headers: mem::take(&mut self.head.kept),
             prefix: Chain::default(),
+            held: Held::default(),
         };
         Ok(())
     }
@@ -291,17 +303,26 @@ impl Exchange {
         self.core.token_sizes.bytes_per_token(base)
     }
 
-    /// Hashes the prompt, if the strategy that will decide goes by it.
-    fn ask_prefix(&mut self, head: &openai::Head<'_>) {
+    /// Hashes the prompt, if the strategy that will decide goes by it: then, if the prompt is not too long, what it is
+    /// known by comes back.
+    fn ask_prefix(&mut self, head: &openai::Head<'_>) -> Option<PromptKey> {
         let snapshot = self.core.reader.load();
         let adapter_of = self.view(&snapshot).adapter_of;
         let choice = self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, None);
-        if choice.is_ok_and(|choice| choice.strategy.needs.prefix) {
-            let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
-            let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
-            canonical::write(head, |piece| chainer.push(piece));
-            self.asked.prefix = chainer.finish();
+        if !choice.is_ok_and(|choice| choice.strategy.needs.prefix) {
+            return None;
         }
+        let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
+        let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
+        let mut key = self.core.lookup.is_some().then(|| Key::of_model(&self.asked.model));
+        let is_whole = canonical::write(head, |piece| {
+            if let Some(key) = &mut key {
+                key.update(piece);
+            }
+            chainer.push(piece)
+        });
+        self.asked.prefix = chainer.finish();
+        Some(PromptKey(key.filter(|_| is_whole).map(|key| key.digest())))
     }
 
     fn decide_for(&mut self, model: &str) -> Step {

@@ -20,6 +20,9 @@ mod ring;
 mod step;
 mod subset;
 mod token_sizes;
+mod told;
+#[cfg(test)]
+mod told_tests;
 mod upstream;
 mod watch;
 

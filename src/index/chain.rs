@@ -71,6 +71,13 @@ impl Chain {
     }
 }
 
+impl From<Vec<u64>> for Chain {
+    /// As [`Chain::of_hashes`].
+    fn from(hashes: Vec<u64>) -> Self {
+        Self(hashes.into())
+    }
+}
+
 /// Makes a [`Chain`] of bytes that come in pieces. Where a piece is long it is hashed in place; only the bytes around
 /// its ends are copied, into the one block that is open.
 #[derive(Debug)]

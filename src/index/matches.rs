@@ -32,35 +32,37 @@ impl Matches<'_> {
 }
 
 impl<'i> Matches<'i> {
-    pub(super) fn none(index: &'i PrefixIndex) -> Self {
-        Self { index, blocks: Vec::new(), most: 0 }
-    }
-
     /// Looks a chain up.
     pub(super) fn find(index: &'i PrefixIndex, blocks: &Blocks, hashes: &[u64]) -> Self {
-        let mut found = Self::none(index);
-        let mut seen: SmallVec<[u64; 16]> = SmallVec::new();
-        // Who holds more blocks is among those who hold fewer, so going from many to few meets each at its depth.
-        for at in steps(blocks, hashes) {
-            let Some(hash) = hashes.get(at) else { continue };
-            let depth = at as u32 + 1;
-            found.most = found.most.max(depth);
-            blocks.for_each_word(*hash, |word, bits| {
-                if seen.len() <= word {
-                    seen.resize(word + 1, 0);
-                    found.blocks.resize((word + 1) * 64, 0);
-                }
-                let Some(known) = seen.get_mut(word) else { return };
-                for slot in slots_of(word, bits & !*known) {
-                    if let Some(cell) = found.blocks.get_mut(slot) {
-                        *cell = depth;
-                    }
-                }
-                *known |= bits;
-            });
-        }
-        found
+        let (blocks, most) = depths(blocks, hashes);
+        Self { index, blocks, most }
     }
+}
+
+/// By slot how many leading blocks of a chain are held there, and the most of that.
+pub(super) fn depths(blocks: &Blocks, hashes: &[u64]) -> (Vec<u32>, u32) {
+    let (mut found, mut most) = (Vec::new(), 0);
+    let mut seen: SmallVec<[u64; 16]> = SmallVec::new();
+    // Who holds more blocks is among those who hold fewer, so going from many to few meets each at its depth.
+    for at in steps(blocks, hashes) {
+        let Some(hash) = hashes.get(at) else { continue };
+        let depth = at as u32 + 1;
+        most = most.max(depth);
+        blocks.for_each_word(*hash, |word, bits| {
+            if seen.len() <= word {
+                seen.resize(word + 1, 0);
+                found.resize((word + 1) * 64, 0);
+            }
+            let Some(known) = seen.get_mut(word) else { return };
+            for slot in slots_of(word, bits & !*known) {
+                if let Some(cell) = found.get_mut(slot) {
+                    *cell = depth;
+                }
+            }
+            *known |= bits;
+        });
+    }
+    (found, most)
 }
 
 /// The blocks behind which fewer endpoints go on, the last first.

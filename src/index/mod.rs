@@ -17,6 +17,10 @@
 //! | `ledger` | one endpoint's prefixes in the order of their use, as runs of blocks |
 //! | `matches` | how much of a chain each endpoint holds |
 //! | `account` | the bytes held, against a bound that is kept |
+//! | `tokens` | token ids → hashes, in an engine's blocks |
+//! | `held` | what engines hold by their own account |
+//! | `expected` | what engines will hold in a moment |
+//! | `row` | the blocks of one engine cache, event by event |
 //!
 //! A prefix is *pending* from the decision on, so that the next equal prompt follows the first instead of being spread
 //! over everybody; it is *committed* when the engine has answered, and withdrawn if the engine failed. Who dies between
@@ -26,9 +30,14 @@ mod account;
 mod blocks;
 mod chain;
 mod endpoint_set;
+mod expected;
+mod held;
+#[cfg(test)]
+mod held_tests;
 mod ledger;
 mod matches;
 mod prefix_index;
+mod row;
 mod runs;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -36,7 +45,12 @@ mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use chain::{BLOCK_BYTES, Chain, Chainer, Root};
+pub use expected::Awaited;
+pub use held::{Held, HeldIndex};
 pub use matches::Matches;
 pub use prefix_index::{Claim, Fill, PrefixIndex, Settings, Stats};
+pub use row::{Row, StoreError, StoredBlock, Tier};
+pub use tokens::{TokenPrompt, extra_digest, salt_digest, token_block, token_root};

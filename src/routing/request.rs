@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::domain::{GaugeSet, Moment, Work};
-use crate::index::Chain;
+use crate::index::{Chain, Held};
 
 /// What a request asks for. Made once when its body is read, kept to the end of the exchange: a client must not be able
 /// to make any of it long.
@@ -35,6 +35,8 @@ pub struct Asked {
     pub headers: KeptHeaders,
     /// Its prompt as a chain of block hashes, if the strategy needs it.
     pub prefix: Chain,
+    /// How much of it endpoints have cached, as far as that is told; empty where it is only guessed.
+    pub held: Held,
 }
 
 /// Request headers that were kept, names in lower case. A client controls them: few, bounded, and never logged.

@@ -124,7 +124,7 @@ impl Prefixes {
         let (asked, id, now) = (request.asked, endpoint.id, request.now);
         self.note_restart(endpoint);
         let block_tokens = asked.block_tokens();
-        let cached = asked.tokens_of(self.index.blocks(id, &asked.prefix));
+        let cached = asked.cached_tokens(id, self.index.blocks(id, &asked.prefix));
         let missed = f64::from(asked.work.prompt_tokens) - cached;
         endpoint.live.measured.prefix_expected(whole(cached), u64::from(asked.work.prompt_tokens), now);
         let start_pace = 1.0 / speed.start;
@@ -169,6 +169,16 @@ impl Asked {
     pub(super) fn tokens_of(&self, blocks: u32) -> f64 {
         (f64::from(blocks) * self.block_tokens()).min(f64::from(self.work.prompt_tokens))
     }
+
+    /// Tokens of the prompt that an endpoint has cached: as its engine tells, or else as they are guessed by the blocks of
+    /// its text that were sent there.
+    fn cached_tokens(&self, id: EndpointId, blocks: u32) -> f64 {
+        let guess = self.tokens_of(blocks);
+        if self.held.is_empty() {
+            return guess;
+        }
+        f64::from(self.held.or_guess(id, u32::try_from(whole(guess)).unwrap_or(u32::MAX)))
+    }
 }
 
 /// A number of tokens or blocks.
@@ -205,6 +215,9 @@ impl Look<'_> {
     /// Share of the prompt that an endpoint holds, 0 to 1.
     pub(super) fn share(&self, id: EndpointId) -> f64 {
         match self.asked.prefix.len() {
+            _ if !self.asked.held.is_empty() => {
+                (self.cached_tokens(id) / f64::from(self.asked.work.prompt_tokens.max(1))).min(1.0)
+            }
             0 => 0.0,
             blocks => f64::from(self.found.blocks(id)) / blocks as f64,
         }
@@ -212,7 +225,7 @@ impl Look<'_> {
 
     /// Tokens of the prompt that an endpoint holds.
     pub(super) fn cached_tokens(&self, id: EndpointId) -> f64 {
-        self.asked.tokens_of(self.found.blocks(id))
+        self.asked.cached_tokens(id, self.found.blocks(id))
     }
 
     /// Seconds until an endpoint has prefilled what was sent there.

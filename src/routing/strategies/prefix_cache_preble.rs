@@ -126,12 +126,12 @@ impl Preble {
         look: &Look<'_>,
         candidates: Candidates<'a>,
     ) -> Option<&'a Arc<Endpoint>> {
-        let most = candidates.iter().map(|endpoint| look.found.blocks(endpoint.id)).max()?;
-        if request.asked.tokens_of(most) * 2.0 <= f64::from(request.asked.work.prompt_tokens) {
+        let most = candidates.iter().map(|endpoint| look.cached_tokens(endpoint.id)).fold(0.0, f64::max);
+        if most * 2.0 <= f64::from(request.asked.work.prompt_tokens) {
             return None;
         }
         let seconds = |endpoint: &Endpoint| self.load(request, endpoint);
-        let holders = candidates.iter().filter(|endpoint| look.found.blocks(endpoint.id) == most);
+        let holders = candidates.iter().filter(|endpoint| look.cached_tokens(endpoint.id) >= most);
         let best = lowest(holders, seconds, &mut request.rng())?;
         let least = candidates.iter().map(|endpoint| seconds(endpoint)).fold(f64::INFINITY, f64::min);
         let is_heavy = seconds(best) > least * self.settings.balance;

@@ -116,6 +116,27 @@ families! {
     SCRAPES: Counter "fairlead_scrapes_total" ["result"] "Reads of engine metrics, by result (`ok`, `failed`)";
     SCRAPE_UNREADABLE: Counter "fairlead_scrape_unreadable_lines_total" [] "Lines of metrics pages that could not be read";
     SCRAPE_TOO_LARGE: Counter "fairlead_scrape_pages_too_large_total" [] "Metrics pages dropped at the size limit";
+    KV_PUBLISHERS: Gauge "fairlead_kv_event_publishers" [] "Publishers of KV events that are connected now";
+    KV_CONNECTS_FAILED: Counter "fairlead_kv_event_connects_failed_total" []
+        "Attempts to connect to a publisher of KV events that failed";
+    KV_BATCHES: Counter "fairlead_kv_event_batches_total" [] "Batches of KV events taken";
+    KV_EVENT_BLOCKS: Counter "fairlead_kv_event_blocks_total" ["kind"]
+        "Blocks in KV events: `stored`, `removed`, and `orphan` for stored ones whose parent block is not known";
+    KV_EVENTS_SKIPPED: Counter "fairlead_kv_events_skipped_total" ["reason"]
+        "KV events that changed nothing: `unknown` kinds, and `unreadable` ones, for which the cache counts as empty";
+    KV_REPLAYS: Counter "fairlead_kv_event_replays_total" ["result"] "Replays of KV events: all (`begun`), and those that `failed`";
+    KV_CACHES_CLEARED: Counter "fairlead_kv_caches_cleared_total" ["reason"]
+        "Times that an engine's cache was taken to be empty: events missing for good (`gap`), a `restart`, or a connection `lost`";
+    KV_CACHES_COMPLETE: Gauge "fairlead_kv_caches_complete" []
+        "Engine caches of which all is known that they hold; of others only what was stored since we listen";
+    KV_BLOCKS: Gauge "fairlead_kv_blocks" ["tier"] "Blocks that engines hold by their own account, by tier";
+    KV_BLOCKS_REFUSED: Counter "fairlead_kv_blocks_refused_total" []
+        "Blocks told by engines that were not kept for want of memory (`kv_events.memory_mib`)";
+    KV_INDEX_BYTES: Gauge "fairlead_kv_index_bytes" [] "Memory for the blocks that engines hold, in bytes";
+    PREFIX_LOOKUPS: Counter "fairlead_prefix_lookups_total" ["result"]
+        "Prompts looked up before their decision: token ids `given` by the client, `kept` from before or `asked` for; else what is cached was guessed by the text, the answer being `late`, `failed`, from `nobody`, `busy`, or the request `unsuited`";
+    TOKEN_CACHE_BYTES: Gauge "fairlead_token_cache_bytes" [] "Memory for token ids of former prompts, in bytes";
+    LMCACHE_LOOKUPS: Counter "fairlead_lmcache_lookups_total" ["result"] "Questions to LMCache, by result (`ok`, `failed`)";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
     KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" []
