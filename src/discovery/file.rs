@@ -13,8 +13,7 @@ use tracing::{info, warn};
 use crate::config::FileDiscovery;
 use crate::state::{Change, SourceId};
 
-use super::atomic_file::folder;
-use super::watch::FolderWatch;
+use super::watch::FileWatch;
 use super::{Fault, SourceStatus, parse_endpoints};
 
 /// Largest file that is read, in bytes.
@@ -44,7 +43,7 @@ pub async fn run_file(
 async fn follow(config: &FileDiscovery, source: SourceId, sink: &mpsc::Sender<Change>, status: &SourceStatus) {
     let path = config.path.as_path();
     // Before the first reading, so that no change falls between the two.
-    let mut watch = FolderWatch::new(folder(path).to_owned());
+    let mut watch = FileWatch::new(path);
     let mut last = None;
     loop {
         let reading = read(path).await;
