@@ -9,7 +9,7 @@
 //! | [`load`] | an open-loop and closed-loop load generator |
 //! | [`noop`] | an `ext_proc` service that lets everything pass: the floor of benchmarks |
 //! | [`harness`] | engines, `ext_proc` service and Envoy as one stack for integration tests |
-//! | [`bench`] | what Fairlead costs beside the no-op service |
+//! | [`mod@bench`] | what Fairlead costs beside the no-op service |
 //! | [`fleet`], [`scrape_cost`] | many endpoints with nothing but metrics, and what reading them costs |
 //! | [`compare`] | every strategy in turn against the same engines |
 //! | [`demo`] | the same stack for people, with a first burst of requests |
