@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::domain::Selector;
 use crate::openai::ApiError;
-use crate::routing::{self, Choice, Plan, RequestView, Strategy, Trace};
+use crate::routing::{self, Choice, ChoiceError, Plan, RequestView, Strategy, Trace};
 use crate::state::{Endpoint, Snapshot, Ticket};
 
 use super::choosing;
@@ -61,15 +61,23 @@ impl Exchange {
         RequestView { asked: &self.asked, adapter_of, now: self.core.clock.now(), seed: self.seed, stale_after }
     }
 
+    /// The strategy that the request gets.
+    pub(super) fn choice(&self, snapshot: &Snapshot) -> Result<Choice, ChoiceError> {
+        let model = snapshot.model(&self.asked.model);
+        let adapter_of = model.and_then(|model| model.parent.as_deref());
+        let published = model.and_then(|model| model.profiles.as_deref());
+        self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, published)
+    }
+
     /// Chooses among those that serve the model; among all if none is named.
     pub(super) fn decide(&mut self) -> Step {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
         let snapshot = core.reader.load();
         self.take_held(&snapshot);
+        let chosen = self.chosen.take();
         let view = self.view(&snapshot);
-        let published = snapshot.model(&self.asked.model).and_then(|model| model.profiles.as_deref());
-        let choice = match core.strategies.choose(self.head.wish(), &self.asked, view.adapter_of, published) {
+        let choice = match chosen.map_or_else(|| self.choice(&snapshot), Ok) {
             Ok(choice) => choice,
             Err(error) => return self.refuse(choosing::refusal(error)),
         };

@@ -69,6 +69,8 @@ pub struct Exchange {
     pub(super) subset: Option<Subset>,
     pub(super) asked: Asked,
     pub(super) seed: u64,
+    /// The strategy that will decide, where it had to be known before the decision.
+    pub(super) chosen: Option<Choice>,
     /// What is looked up of the prompt.
     pub(super) told: Option<Told>,
     pub(super) booking: Option<Booking>,
@@ -92,6 +94,7 @@ impl Exchange {
             edit: None,
             subset: None,
             asked: Asked::default(),
+            chosen: None,
             told: None,
             booking: None,
             explanation: None,
@@ -307,11 +310,14 @@ impl Exchange {
     /// known by comes back.
     fn ask_prefix(&mut self, head: &openai::Head<'_>) -> Option<PromptKey> {
         let snapshot = self.core.reader.load();
-        let adapter_of = self.view(&snapshot).adapter_of;
-        let choice = self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, None);
-        if !choice.is_ok_and(|choice| choice.strategy.needs.prefix) {
+        // What is wrong with the choice, the decision tells.
+        let choice = self.choice(&snapshot).ok()?;
+        let needs_prefix = choice.strategy.needs.prefix;
+        self.chosen = Some(choice);
+        if !needs_prefix {
             return None;
         }
+        let adapter_of = self.view(&snapshot).adapter_of;
         let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
         let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
         let mut key = self.core.lookup.is_some().then(|| Key::of_model(&self.asked.model));

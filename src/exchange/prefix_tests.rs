@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::domain::{Clock, EndpointSpec};
+use crate::domain::{Clock, EndpointSpec, ModelSpec, parse_annotation};
 use crate::routing::{self, StrategySet};
 use crate::state::{Change, Registry, SourceId};
 use crate::telemetry::Metrics;
@@ -14,9 +14,19 @@ use crate::telemetry::Metrics;
 use super::*;
 
 fn core_of(strategy: &str) -> Arc<Core> {
+    core_with(strategy, |_| ())
+}
+
+/// Eight endpoints, each with what `more` says of it.
+fn core_with(strategy: &str, more: impl Fn(&mut EndpointSpec)) -> Arc<Core> {
     let config = Config::default();
     let mut registry = Registry::new();
-    let specs = (1..9).map(|port| EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port)))).collect();
+    let spec = |port| {
+        let mut spec = EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port)));
+        more(&mut spec);
+        spec
+    };
+    let specs = (1..9).map(spec).collect();
     registry.apply([Change::Replace(SourceId(0), specs)]).1.unwrap();
     let strategies = Arc::new(StrategySet::build(strategy).unwrap());
     Arc::new(Core::new(&config, registry.reader(), strategies, Metrics::new(&routing::names()), Clock::start()))
@@ -90,6 +100,22 @@ fn a_prompt_is_hashed_only_for_a_strategy_that_goes_by_it() {
         assert!(matches!(exchange.request_end(Completeness::Whole), Step::Send));
         assert_eq!(!exchange.asked.prefix.is_empty(), is_hashed, "{strategy}");
     }
+}
+
+#[test]
+fn a_prompt_is_hashed_for_a_strategy_that_the_endpoints_profiles_choose() {
+    let profiles = parse_annotation(r#"{"profiles":{"default":{"routingStrategy":"prefix-cache"}}}"#).unwrap();
+    let profiles = Arc::new(profiles);
+    let core = core_with("random", |spec| {
+        spec.models = vec![ModelSpec { name: "m".into(), adapters: Vec::new() }];
+        spec.profiles = Some(Arc::clone(&profiles));
+    });
+    let (exchange, _) = send(&core, chat("apples ", 2));
+    assert_eq!(exchange.dispatch().unwrap().strategy, "prefix-cache");
+    assert!(!exchange.asked.prefix.is_empty());
+    drop(exchange);
+    let home = serve(&core, chat("apples ", 2), 200);
+    (0..8).for_each(|_| assert_eq!(serve(&core, chat("apples ", 2), 200), home));
 }
 
 #[test]
