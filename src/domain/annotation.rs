@@ -66,22 +66,24 @@ pub fn parse_annotation(text: &str) -> Result<ModelProfiles, AnnotationError> {
     })
 }
 
+/// Profiles as AIBrix writes them.
+#[cfg(test)]
+pub(crate) const SAMPLE: &str = r#"{
+    "lockedRoutingStrategy": "",
+    "defaultProfile": "chat",
+    "profiles": {
+        "chat": { "routingStrategy": "least-request", "requestsPerSecond": 5 },
+        "long": { "routingStrategy": "throughput", "routingConfig": { "promptTokensGte": 1000, "other": [1] } },
+        "longest": { "routingStrategy": "random", "routingConfig": { "promptTokensGte": 5000 } },
+        "batch": { "routingConfig": { "promptTokensGte": 1000, "maxTokensGte": 512 } },
+        "short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } },
+        "a-short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } }
+    }
+}"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SAMPLE: &str = r#"{
-        "lockedRoutingStrategy": "",
-        "defaultProfile": "chat",
-        "profiles": {
-            "chat": { "routingStrategy": "least-request", "requestsPerSecond": 5 },
-            "long": { "routingStrategy": "throughput", "routingConfig": { "promptTokensGte": 1000, "other": [1] } },
-            "longest": { "routingStrategy": "random", "routingConfig": { "promptTokensGte": 5000 } },
-            "batch": { "routingConfig": { "promptTokensGte": 1000, "maxTokensGte": 512 } },
-            "short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } },
-            "a-short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } }
-        }
-    }"#;
 
     #[test]
     fn the_annotation_of_aibrix_is_read_and_keys_that_are_not_ours_are_passed_over() {

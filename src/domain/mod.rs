@@ -12,6 +12,8 @@ mod selector;
 mod strategy;
 mod work;
 
+#[cfg(test)]
+pub(crate) use annotation::SAMPLE as ANNOTATION_SAMPLE;
 pub use annotation::{AnnotationError, parse_annotation};
 pub use endpoint::{EndpointId, EndpointSpec, EngineKind, ModelSpec, Role};
 pub use failure::Failure;

@@ -66,22 +66,9 @@ fn hold(when: When, lengths: Lengths) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::parse_annotation;
+    use crate::domain::{ANNOTATION_SAMPLE as SAMPLE, parse_annotation};
 
     use super::*;
-
-    const SAMPLE: &str = r#"{
-        "lockedRoutingStrategy": "",
-        "defaultProfile": "chat",
-        "profiles": {
-            "chat": { "routingStrategy": "least-request", "requestsPerSecond": 5 },
-            "long": { "routingStrategy": "throughput", "routingConfig": { "promptTokensGte": 1000, "other": [1] } },
-            "longest": { "routingStrategy": "random", "routingConfig": { "promptTokensGte": 5000 } },
-            "batch": { "routingConfig": { "promptTokensGte": 1000, "maxTokensGte": 512 } },
-            "short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } },
-            "a-short": { "routingConfig": { "promptTokensLt": 100, "maxTokensLt": 64 } }
-        }
-    }"#;
 
     fn selected(named: Option<&str>, prompt_tokens: Option<u32>, max_tokens: Option<u32>) -> String {
         let profiles = parse_annotation(SAMPLE).unwrap();

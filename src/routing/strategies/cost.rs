@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::routing::{About, Built, Levels, Parameter, Registration, Scored, Spill};
+use crate::routing::{About, Built, Levels, Registration, Scored};
 
-use super::settings::at_least;
+use super::settings::{Full, KV_LIMIT, LIMIT};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "cost",
@@ -18,23 +18,10 @@ pub(super) const REGISTRATION: Registration = Registration {
         missing: "Without fresh readings, our own requests alone make an endpoint full. Cost is 1 unless it is set.",
         source: "The lowest-cost routing of LiteLLM, with a limit.",
     },
-    parameters: &[
-        Parameter {
-            name: "limit",
-            default: "16",
-            about: "Open requests per unit of weight, the new one included, above which an endpoint is full.",
-        },
-        Parameter {
-            name: "kv_limit",
-            default: "0.9",
-            about: "Share of the KV cache in use above which an endpoint is full.",
-        },
-    ],
+    parameters: &[LIMIT, KV_LIMIT],
     build: |parameters| {
         let Settings { limit, kv_limit } = parameters.read()?;
-        at_least("limit", limit, 0.0)?;
-        at_least("kv_limit", kv_limit, 0.0)?;
-        Ok(Built::Scored(Scored::new(Spill { levels: Levels::Cost, limit, kv_limit })))
+        Ok(Built::Scored(Scored::new(Full { limit, kv_limit }.spill(Levels::Cost)?)))
     },
 };
 
@@ -47,6 +34,7 @@ struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { limit: 16.0, kv_limit: 0.9 }
+        let Full { limit, kv_limit } = Full::DEFAULT;
+        Self { limit, kv_limit }
     }
 }

@@ -1,10 +1,8 @@
 //! The endpoint with the most room in its KV cache.
 
-use serde::Deserialize;
+use crate::routing::{About, Built, Registration, Scored};
 
-use crate::routing::{About, Built, KvCache, Parameter, Registration, Scored};
-
-use super::settings::at_least;
+use super::settings::{ASSUMED_CAPACITY, kv_cache};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "least-kv-cache",
@@ -18,26 +16,6 @@ pub(super) const REGISTRATION: Registration = Registration {
                   average, in proportion to its open requests; if none has one, the open requests decide.",
         source: "AIBrix `least-kv-cache` and `least-gpu-cache`, without the CPU cache that engines no longer have.",
     },
-    parameters: &[Parameter {
-        name: "assumed_capacity",
-        default: "100000",
-        about: "Tokens that the cache of an engine holds that does not say.",
-    }],
-    build: |parameters| {
-        let Settings { assumed_capacity } = parameters.read()?;
-        at_least("assumed_capacity", assumed_capacity, 1.0)?;
-        Ok(Built::Scored(Scored::new(KvCache { assumed_capacity })))
-    },
+    parameters: &[ASSUMED_CAPACITY],
+    build: |parameters| Ok(Built::Scored(Scored::new(kv_cache(parameters)?))),
 };
-
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    assumed_capacity: f64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { assumed_capacity: 100_000.0 }
-    }
-}

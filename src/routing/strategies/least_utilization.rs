@@ -1,10 +1,8 @@
 //! The endpoint that is farthest from the tightest of its limits.
 
-use serde::Deserialize;
+use crate::routing::{About, Built, Registration, Scored, Utilization};
 
-use crate::routing::{About, Built, KvCache, Parameter, Registration, Scored, Utilization};
-
-use super::settings::at_least;
+use super::settings::{ASSUMED_CAPACITY, kv_cache};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "least-utilization",
@@ -18,26 +16,6 @@ pub(super) const REGISTRATION: Registration = Registration {
                   its open requests; if none of any is, the open requests decide.",
         source: "AIBrix `least-utilization`, whose input only one engine exports.",
     },
-    parameters: &[Parameter {
-        name: "assumed_capacity",
-        default: "100000",
-        about: "Tokens that the KV cache of an engine holds that does not say.",
-    }],
-    build: |parameters| {
-        let Settings { assumed_capacity } = parameters.read()?;
-        at_least("assumed_capacity", assumed_capacity, 1.0)?;
-        Ok(Built::Scored(Scored::new(Utilization { kv: KvCache { assumed_capacity } })))
-    },
+    parameters: &[ASSUMED_CAPACITY],
+    build: |parameters| Ok(Built::Scored(Scored::new(Utilization { kv: kv_cache(parameters)? }))),
 };
-
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    assumed_capacity: f64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { assumed_capacity: 100_000.0 }
-    }
-}

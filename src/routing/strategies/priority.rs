@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::routing::{About, Built, Levels, Parameter, Registration, Scored, Spill};
+use crate::routing::{About, Built, Levels, Parameter, Registration, Scored};
 
-use super::settings::at_least;
+use super::settings::{Full, KV_LIMIT, LIMIT};
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "priority",
@@ -22,22 +22,12 @@ pub(super) const REGISTRATION: Registration = Registration {
     },
     parameters: &[
         Parameter { name: "tiers", default: "[]", about: "Tier names, first choice first." },
-        Parameter {
-            name: "limit",
-            default: "16",
-            about: "Open requests per unit of weight, the new one included, above which an endpoint is full.",
-        },
-        Parameter {
-            name: "kv_limit",
-            default: "0.9",
-            about: "Share of the KV cache in use above which an endpoint is full.",
-        },
+        LIMIT,
+        KV_LIMIT,
     ],
     build: |parameters| {
         let Settings { tiers, limit, kv_limit } = parameters.read()?;
-        at_least("limit", limit, 0.0)?;
-        at_least("kv_limit", kv_limit, 0.0)?;
-        Ok(Built::Scored(Scored::new(Spill { levels: Levels::Tiers(tiers), limit, kv_limit })))
+        Ok(Built::Scored(Scored::new(Full { limit, kv_limit }.spill(Levels::Tiers(tiers))?)))
     },
 };
 
@@ -51,6 +41,7 @@ struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { tiers: Vec::new(), limit: 16.0, kv_limit: 0.9 }
+        let Full { limit, kv_limit } = Full::DEFAULT;
+        Self { tiers: Vec::new(), limit, kv_limit }
     }
 }
