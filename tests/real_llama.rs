@@ -4,9 +4,7 @@ mod common_real;
 
 use std::time::Duration;
 
-use common_real::{
-    RESTARTS, Real, Recipe, negative_signals, print_errors, print_report, print_signal, required, settled,
-};
+use common_real::{Real, Recipe, negative_signals, print_errors, print_report, print_signal, required, settled};
 use fairlead_lab::load::{LoadOptions, run as load};
 
 const SLOTS: u32 = 2;
@@ -54,15 +52,6 @@ async fn a_real_llama_server_is_seen_as_it_is() {
     eprintln!("prompt tokens from the cache: {:?}", real.engine_says("llamacpp:prompt_tokens_cached_total").await);
     real.signal_that("prefix_hit_rate", |rate| rate > 0.0 && rate <= 1.0).await;
 
-    let restarts = real.fairlead_says(RESTARTS).await.unwrap_or(0.0);
-    real.restart_engine().await;
-    real.gauges_come_back(Duration::from_secs(5)).await;
-    let (report, _, rows) = Box::pin(real.watched(real.traffic(10, 2))).await;
-    print_report("after a restart of the engine", &report);
-    assert_eq!(report.failed, 0);
-    let negative: Vec<String> = rows.iter().flat_map(negative_signals).collect();
-    assert!(negative.is_empty(), "{negative:?}");
-    assert_eq!(real.fairlead_says(RESTARTS).await, Some(restarts + 1.0));
-    real.settle().await;
+    real.survives_a_restart(10).await;
     real.stack.stop().await.unwrap();
 }

@@ -7,52 +7,18 @@ mod common_real;
 use std::time::Duration;
 
 use common_real::{
-    RESTARTS, Real, Recipe, assert_near, negative_signals, print_beside, print_errors, print_report, print_signal,
-    required, settled, signal, told,
+    Real, Recipe, assert_near, negative_signals, print_beside, print_errors, print_report, print_signal, settled,
+    signal, told, vllm,
 };
 use fairlead_lab::load::LoadOptions;
 
-/// vLLM reads its settings from the environment, which a child takes over through `env`.
-const ENVIRONMENT: [&str; 8] = [
-    "HF_HUB_OFFLINE=1",
-    "TRANSFORMERS_OFFLINE=1",
-    "VLLM_NO_USAGE_STATS=1",
-    "DO_NOT_TRACK=1",
-    "VLLM_CPU_KVCACHE_SPACE=1",
-    "OMP_NUM_THREADS=1",
-    "VLLM_CPU_OMP_THREADS_BIND=nobind",
-    "PYTHONHASHSEED=0",
-];
 /// KV blocks of 32 tokens.
 const BLOCKS: &str = "96";
 
 fn recipe() -> Recipe {
-    let venv = required("FAIRLEAD_VLLM_VENV", "test-vllm");
-    let model = required("FAIRLEAD_VLLM_MODEL", "test-vllm").display().to_string();
-    let program = venv.join("bin/vllm").display().to_string();
-    let options = [
-        "serve",
-        &model,
-        "--served-model-name",
-        "tiny",
-        "--load-format",
-        "dummy",
-        "--dtype",
-        "bfloat16",
-        "--enforce-eager",
-        "--max-model-len",
-        "1024",
-        "--max-num-seqs",
-        "2",
-        "--block-size",
-        "32",
-        "--num-gpu-blocks-override",
-        BLOCKS,
-        "--enable-prefix-caching",
-    ];
     Recipe {
         program: "/usr/bin/env".into(),
-        arguments: ENVIRONMENT.into_iter().chain([program.as_str()]).chain(options).map(str::to_owned).collect(),
+        arguments: vllm::command(BLOCKS, "2"),
         model: "tiny",
         kind: "vllm",
         running: "vllm:num_requests_running",
@@ -96,16 +62,7 @@ async fn a_real_vllm_is_seen_as_it_is() {
     full_house(&real).await;
     one_prompt(&real).await;
 
-    let restarts = real.fairlead_says(RESTARTS).await.unwrap_or(0.0);
-    real.restart_engine().await;
-    real.gauges_come_back(Duration::from_secs(5)).await;
-    let (report, _, rows) = Box::pin(real.watched(real.traffic(20, 2))).await;
-    print_report("after a restart of the engine", &report);
-    assert_eq!(report.failed, 0);
-    let negative: Vec<String> = rows.iter().flat_map(negative_signals).collect();
-    assert!(negative.is_empty(), "{negative:?}");
-    assert_eq!(real.fairlead_says(RESTARTS).await, Some(restarts + 1.0));
-    real.settle().await;
+    real.survives_a_restart(20).await;
     real.stack.stop().await.unwrap();
 }
 

@@ -2,11 +2,14 @@
 //! afterwards. Opt-in: `make test-vllm` installs vLLM and runs this.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod common_real;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common_real::vllm;
 use fairlead_lab::harness::{Child, ExtProc, Folder, Stack, StackBuilder, free_address, wait_until};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -24,63 +27,21 @@ envoy: { eds_file: \"{eds}\" }
 ";
 const START: Duration = Duration::from_mins(8);
 const SETTLE: Duration = Duration::from_mins(1);
-const ENVIRONMENT: [&str; 8] = [
-    "HF_HUB_OFFLINE=1",
-    "TRANSFORMERS_OFFLINE=1",
-    "VLLM_NO_USAGE_STATS=1",
-    "DO_NOT_TRACK=1",
-    "VLLM_CPU_KVCACHE_SPACE=1",
-    "OMP_NUM_THREADS=1",
-    "VLLM_CPU_OMP_THREADS_BIND=nobind",
-    "PYTHONHASHSEED=0",
-];
 /// Conversations, and how often each goes on.
 const CONVERSATIONS: usize = 6;
 const TURNS: usize = 5;
 
-fn path_in(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable).map(PathBuf::from).unwrap_or_default();
-    assert!(path.exists(), "{variable} names '{}', which does not exist: 'make test-vllm' sets it", path.display());
-    path
-}
-
 /// An engine with 47 usable blocks of 32 tokens, so that it has to evict.
 fn start_engine(number: usize, address: SocketAddr, folder: &Folder) -> Child {
-    let program = path_in("FAIRLEAD_VLLM_VENV").join("bin/vllm").display().to_string();
-    let model = path_in("FAIRLEAD_VLLM_MODEL").display().to_string();
     // On unix sockets and loopback: a publisher on TCP would listen on every interface.
     let events = json!({ "enable_kv_cache_events": true, "publisher": "zmq", "topic": "kv",
         "endpoint": format!("ipc://{}", folder.join(&format!("events-{number}.sock")).display()),
         "replay_endpoint": format!("tcp://{}", free_address().unwrap()) });
     let (port, events) = (address.port().to_string(), events.to_string());
-    let options = [
-        "serve",
-        &model,
-        "--served-model-name",
-        "tiny",
-        "--load-format",
-        "dummy",
-        "--dtype",
-        "bfloat16",
-        "--enforce-eager",
-        "--max-model-len",
-        "1024",
-        "--max-num-seqs",
-        "4",
-        "--block-size",
-        "32",
-        "--num-gpu-blocks-override",
-        "48",
-        "--enable-prefix-caching",
-        "--enable-prompt-tokens-details",
-        "--kv-events-config",
-        &events,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        &port,
-    ];
-    let arguments: Vec<&str> = ENVIRONMENT.into_iter().chain([program.as_str()]).chain(options).collect();
+    let command = vllm::command("48", "4");
+    let more =
+        ["--enable-prompt-tokens-details", "--kv-events-config", &events, "--host", "127.0.0.1", "--port", &port];
+    let arguments: Vec<&str> = command.iter().map(String::as_str).chain(more).collect();
     Child::spawn("vLLM", Path::new("/usr/bin/env"), &arguments, &folder.join(&format!("vllm-{number}.log"))).unwrap()
 }
 

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test target uses its own part")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+pub(crate) mod vllm;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,7 +27,7 @@ const SETTLE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Fairlead's count of engines that began anew.
-pub(crate) const RESTARTS: &str = "fairlead_engine_restarts_total";
+const RESTARTS: &str = "fairlead_engine_restarts_total";
 
 /// How an engine is started, and what it calls things.
 pub(crate) struct Recipe {
@@ -89,9 +91,24 @@ impl Real {
     }
 
     /// Kills the engine, as a crash would, and starts it again on its port.
-    pub(crate) async fn restart_engine(&mut self) {
+    async fn restart_engine(&mut self) {
         drop(self.engine.take());
         self.engine = Some(start_engine(&self.recipe, self.address, &self.folder).await);
+    }
+
+    /// Kills the engine and starts it again: its numbers are back soon, it is counted as restarted once, nothing is below
+    /// zero, and no request of the traffic that follows fails.
+    pub(crate) async fn survives_a_restart(&mut self, requests: u64) {
+        let restarts = self.fairlead_says(RESTARTS).await.unwrap_or(0.0);
+        self.restart_engine().await;
+        self.gauges_come_back(Duration::from_secs(5)).await;
+        let (report, _, rows) = Box::pin(self.watched(self.traffic(requests, 2))).await;
+        print_report("after a restart of the engine", &report);
+        assert_eq!(report.failed, 0);
+        let negative: Vec<String> = rows.iter().flat_map(negative_signals).collect();
+        assert!(negative.is_empty(), "{negative:?}");
+        assert_eq!(self.fairlead_says(RESTARTS).await, Some(restarts + 1.0));
+        self.settle().await;
     }
 
     /// Options of a load through Envoy.
