@@ -236,6 +236,37 @@ async fn adapters_come_and_go_with_their_objects_and_a_cluster_may_not_know_them
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_kind_that_was_listed_once_takes_nothing_away() {
+    for fault in [Fault::ForbidWatch, Fault::ForbidList] {
+        let api = api_with(1).await;
+        let adapter = |name| {
+            let status = json!({ "instances": ["engine-00000"] });
+            api.put("modeladapters", custom("ModelAdapter", "default", name, &json!({ "baseModel": MODEL }), &status));
+        };
+        adapter("sql");
+        let watching = watch(config(&api)).await;
+        let has = |name| !watching.reader.load().serving(name).is_empty();
+        soon("the adapter is served", || has("sql")).await;
+        let failures = || {
+            let watches = watching.status.watches().iter().filter(|watch| watch.resource == "modeladapters");
+            watches.map(|watch| watch.errors.load(std::sync::atomic::Ordering::Relaxed)).sum::<u64>()
+        };
+        api.set_fault(fault);
+        if fault == Fault::ForbidList {
+            // Now the watches have to list anew.
+            api.compact();
+        }
+        api.cut(false);
+        soon("it is counted", || failures() > 2).await;
+        assert!(has("sql"));
+        api.set_fault(Fault::None);
+        adapter("chat");
+        soon("it is followed again", || has("chat")).await;
+        assert!(has("sql"));
+    }
+}
+
+#[tokio::test]
 async fn updates_of_a_pod_keep_its_counts() {
     let api = api_with(1).await;
     let watching = watch(config(&api)).await;

@@ -60,7 +60,9 @@ impl Mouth {
     }
 }
 
-/// Follows what `api` has, without end. With `optional`, a kind that is not there counts as empty.
+/// Follows what `api` has, without end. With `optional`, a kind that cannot be listed because the cluster does not know
+/// it, or that we may not read, counts as empty until it was listed once. From then on a refusal is a failure like others,
+/// and what is known stays: a cluster that drops a kind says of each object that it is gone.
 pub(super) async fn follow<K: Watched>(
     api: Api<K>,
     config: watcher::Config,
@@ -68,12 +70,13 @@ pub(super) async fn follow<K: Watched>(
     mouth: Mouth,
     status: &WatchStatus,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut listed) = (0, false);
     loop {
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             let error = match event {
                 Ok(event) => {
+                    listed |= matches!(event, Event::InitDone);
                     if hear(event, &mouth, status).await {
                         failures = 0;
                     }
@@ -82,7 +85,7 @@ pub(super) async fn follow<K: Watched>(
                 Err(error) => error,
             };
             failures += 1;
-            let absent = optional && is_absent(&error);
+            let absent = optional && !listed && is_absent(&error);
             tell(&error, absent, failures, status);
             if absent {
                 mouth.say(Said::Absent).await;
@@ -162,7 +165,7 @@ fn refusal(error: &watcher::Error) -> Option<u16> {
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
-    matches!(refusal(error), Some(403 | 404))
+    matches!(error, watcher::Error::InitialListFailed(_)) && matches!(refusal(error), Some(403 | 404))
 }
 
 fn is_refused_as_old(error: &watcher::Error) -> bool {

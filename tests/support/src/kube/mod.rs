@@ -37,6 +37,10 @@ pub enum Fault {
     SilentWatch,
     /// Watches are refused with status 410, which a real server says in the stream instead.
     GoneWatch,
+    /// Watches are refused with status 403, as by an authorizer that is not itself yet.
+    ForbidWatch,
+    /// Listings are refused so.
+    ForbidList,
     /// Connections are closed as soon as something is asked.
     Reset,
 }
