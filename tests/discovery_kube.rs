@@ -7,7 +7,7 @@ mod common_kube;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use fairlead::config::KubernetesDiscovery;
+use fairlead::config::{KubernetesDiscovery, LocalPool};
 use fairlead::domain::{Clock, Work};
 use fairlead::state::Ticket;
 use fairlead_lab::kube::{FakeApi, Fault, Pod, custom};
@@ -199,6 +199,28 @@ async fn every_pool_of_a_namespace_can_be_followed() {
     soon("listed", || watching.status.loaded()).await;
     api.put("inferencepools", pool("late", "x", &[8000]));
     watching.has([address(0)]).await;
+}
+
+#[tokio::test]
+async fn a_pool_without_an_object_has_the_pods_of_its_namespace_that_it_selects() {
+    let api = FakeApi::start(&["inferencepools"]).await.unwrap();
+    for (number, namespace, app) in [(0, "llm", "x"), (1, "llm", "y"), (2, "other", "x")] {
+        let pod = Pod { namespace: namespace.to_owned(), model: None, ..pod(number) };
+        api.put_pod(&pod.label("app", app));
+    }
+    let ports = "8000,8001".parse().unwrap();
+    let local_pool = LocalPool { namespace: Some("llm".to_owned()), selector: "app=x".to_owned(), ports };
+    let watching = watch(KubernetesDiscovery { local_pool, ..config(&api) }).await;
+    let second = std::net::SocketAddr::new(address(0).ip(), 8001);
+    watching.has([address(0), second]).await;
+    let snapshot = watching.reader.load();
+    let endpoint = snapshot.at(second).unwrap();
+    assert!(endpoint.spec.models.is_empty(), "any model");
+    assert_eq!(endpoint.spec.pools, ["llm/local"]);
+    let requests = api.requests();
+    let narrow =
+        |line: &String| line.contains("/namespaces/llm/") && (!line.contains("/pods?") || line.contains("app%3Dx"));
+    assert!(requests.iter().all(narrow), "{requests:#?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `fairlead picker`: the flags and defaults of the reference endpoint picker, so that our image can stand in for its.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use super::Given;
 
@@ -47,14 +47,18 @@ const fn flag(name: &'static str, meaning: Meaning, help: &'static str) -> Flag 
 
 const FLAGS: &[Flag] = &[
     flag("pool-name", Meaning::Pool, "InferencePool whose pods are endpoints"),
-    flag("pool-namespace", Meaning::Pool, "Its namespace; else our own"),
+    flag("pool-namespace", Meaning::Pool, "Its namespace, or that of the pods; else our own"),
     flag("pool-group", Meaning::Value("discovery.kubernetes.pool_group"), "Its API group"),
     flag(
         "endpoint-selector",
-        Meaning::Value("discovery.kubernetes.pod_selector"),
-        "Labels of pods, where there is no pool",
+        Meaning::Value("discovery.kubernetes.local_pool.selector"),
+        "Labels of the pods, where there is no InferencePool",
     ),
-    flag("endpoint-target-ports", Meaning::Value("discovery.kubernetes.port"), "The port of such pods; one"),
+    flag(
+        "endpoint-target-ports",
+        Meaning::Value("discovery.kubernetes.local_pool.ports"),
+        "Ports of such pods, with commas between them; else 8000",
+    ),
     flag("grpc-port", Meaning::Port("listen.ext_proc"), "Port of ext_proc"),
     flag("grpc-health-port", Meaning::Port("listen.health"), "Port of gRPC health alone, in plaintext"),
     flag("metrics-port", Meaning::Port("listen.admin"), "Port of /metrics and the other admin pages"),
@@ -67,14 +71,23 @@ const FLAGS: &[Flag] = &[
     flag("metrics-endpoint-auth", Meaning::Nothing, "Taken and without effect: /metrics is open"),
 ];
 
+/// The flags that say whose pods are endpoints: one of them.
+const WHOSE: [&str; 2] = ["pool-name", "endpoint-selector"];
+
 /// Adds the flags to a command.
 pub(super) fn with_flags(command: Command) -> Command {
-    command.args(FLAGS.iter().map(argument))
+    command.args(FLAGS.iter().map(argument)).group(ArgGroup::new("whose").args(WHOSE))
 }
 
 fn argument(flag: &'static Flag) -> Arg {
     let heading = "Flags of the reference picker";
     let argument = Arg::new(flag.name).long(flag.name).help_heading(heading).help(flag.help).action(ArgAction::Set);
+    // They would mean nothing.
+    let argument = if ["pool-namespace", "endpoint-target-ports"].contains(&flag.name) {
+        argument.requires("whose")
+    } else {
+        argument
+    };
     match flag.meaning {
         Meaning::Switch(..) | Meaning::Nothing => {
             argument.value_parser(["true", "false"]).num_args(0..=1).require_equals(true).default_missing_value("true")
@@ -86,12 +99,15 @@ fn argument(flag: &'static Flag) -> Arg {
     }
 }
 
-/// The pool, as `namespace/name`; without a namespace it is in our own.
+/// The pool, as `namespace/name`, without a namespace in our own; or the namespace of the pods.
 fn pool(matches: &ArgMatches) -> Option<(&'static str, String)> {
-    let name = matches.get_one::<String>("pool-name")?;
-    let pool =
-        matches.get_one::<String>("pool-namespace").map_or_else(|| name.clone(), |space| format!("{space}/{name}"));
-    Some(("discovery.kubernetes.pools", pool))
+    let text = |flag| matches.get_one::<String>(flag);
+    match (text("pool-name"), text("pool-namespace")) {
+        (Some(name), None) => Some(("discovery.kubernetes.pools", name.clone())),
+        (Some(name), Some(namespace)) => Some(("discovery.kubernetes.pools", format!("{namespace}/{name}"))),
+        (None, Some(namespace)) => Some(("discovery.kubernetes.local_pool.namespace", namespace.clone())),
+        (None, None) => None,
+    }
 }
 
 /// What was given, in our own words. Our own flags come first, so they win.
@@ -154,6 +170,28 @@ mod tests {
             ("log.filter", "fairlead=debug,info"),
         ] {
             assert_eq!(value(&given, key), Some(expected), "{key}");
+        }
+    }
+
+    #[test]
+    fn pods_without_a_pool_are_named_by_labels_ports_and_namespace() {
+        let given = picked("fairlead --endpoint-selector app=x --endpoint-target-ports 8000,8001 --pool-namespace ns");
+        for (key, expected) in [("namespace", "ns"), ("selector", "app=x"), ("ports", "8000,8001")] {
+            let key = format!("discovery.kubernetes.local_pool.{key}");
+            assert_eq!(value(&given, &key), Some(expected), "{key}");
+        }
+        assert_eq!(value(&given, "discovery.kubernetes.pools"), None);
+    }
+
+    #[test]
+    fn flags_that_would_mean_nothing_are_refused() {
+        for line in [
+            "fairlead --pool-namespace ns",
+            "fairlead --endpoint-target-ports 8000",
+            "fairlead --pool-name p --endpoint-selector app=x",
+        ] {
+            let fault = parse(line.split(' ').map(OsString::from)).unwrap_err().to_string();
+            assert!(fault.contains("--pool-name"), "{fault}");
         }
     }
 

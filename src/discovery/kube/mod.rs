@@ -113,8 +113,10 @@ impl Cluster {
         let client = client.clone();
         let seconds = u32::try_from(self.config.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let mut config = watcher::Config::default().timeout(seconds);
-        if kind == Kind::Pods && !self.config.pod_selector.is_empty() {
-            config = config.labels(&self.config.pod_selector);
+        if kind == Kind::Pods
+            && let Some(selector) = self.pod_selector()
+        {
+            config = config.labels(&selector);
         }
         if let Scope::Object(name) = scope {
             config = config.fields(&format!("metadata.name={}", name.name));
@@ -133,6 +135,13 @@ impl Cluster {
                 Box::pin(follow(api, config, kind.is_optional(), mouth, status))
             }
         }
+    }
+
+    /// What the API server is asked to leave pods out by.
+    fn pod_selector(&self) -> Option<String> {
+        let local = if self.scopes.is_local_alone() { self.config.local_pool.selector.as_str() } else { "" };
+        let parts: Vec<_> = [&self.config.pod_selector, local].into_iter().filter(|text| !text.is_empty()).collect();
+        (!parts.is_empty()).then(|| parts.join(","))
     }
 
     async fn fold(

@@ -312,7 +312,10 @@ impl Picture {
     }
 
     fn endpoints(&self, pod: &Name, facts: &PodFacts) -> Vec<EndpointSpec> {
-        let pools: Vec<_> = self.pools.of_namespace(&pod.namespace).map(|(name, pool)| (&*name.name, pool)).collect();
+        let local = self.scopes.local.iter().filter(|(name, _)| name.namespace == pod.namespace);
+        let local = local.map(|(name, pool)| (&*name.name, pool));
+        let pools = self.pools.of_namespace(&pod.namespace).map(|(name, pool)| (&*name.name, pool));
+        let pools: Vec<_> = pools.chain(local).collect();
         let adapters: Vec<_> = self.adapters_on.get(pod).into_iter().flatten().map(|name| &*name.name).collect();
         let by_label = self.scopes.by_label(&pod.namespace);
         endpoints(pod, facts, Around { rules: &self.rules, by_label, pools: &pools, adapters: &adapters })
