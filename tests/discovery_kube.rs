@@ -258,6 +258,18 @@ async fn adapters_come_and_go_with_their_objects_and_a_cluster_may_not_know_them
 }
 
 #[tokio::test]
+async fn adapters_on_the_pods_of_a_named_pool_are_served() {
+    let api = FakeApi::start(&[]).await.unwrap();
+    api.put_pod(&pod(0).label("app", "x"));
+    api.put("inferencepools", pool("one", "x", &[8000]));
+    let status = json!({ "instances": ["engine-00000"] });
+    api.put("modeladapters", custom("ModelAdapter", "default", "sql", &json!({ "baseModel": MODEL }), &status));
+    let watching = watch(KubernetesDiscovery { pools: "default/one".into(), ..config(&api) }).await;
+    soon("the adapter is served", || !watching.reader.load().serving("sql").is_empty()).await;
+    assert!(watching.reader.load().serving("other").is_empty());
+}
+
+#[tokio::test]
 async fn a_refusal_of_a_kind_that_was_listed_once_takes_nothing_away() {
     for fault in [Fault::ForbidWatch, Fault::ForbidList] {
         let api = api_with(1).await;

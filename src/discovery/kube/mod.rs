@@ -183,7 +183,8 @@ impl Cluster {
 
 /// Everything that is to be watched.
 fn plan(config: &KubernetesDiscovery, scopes: &Scopes) -> Vec<(Kind, Scope)> {
-    let adapters = scopes.labelled.iter().filter(|_| config.adapters);
+    // A pool's pods may have a model's label too.
+    let adapters = scopes.pods.iter().filter(|_| config.adapters);
     let pods = scopes.pods.iter().map(|scope| (Kind::Pods, scope.clone()));
     let pools = scopes.pools.iter().map(|scope| (Kind::Pools, scope.clone()));
     let mut plan: Vec<_> = pods.chain(pools).chain(adapters.map(|scope| (Kind::Adapters, scope.clone()))).collect();
