@@ -94,13 +94,27 @@ async fn while_the_api_server_is_away_everything_stays_and_readiness_says_so() {
         api.cut(false);
         soon("it is noticed", || watching.status.readiness().1.contains("last known")).await;
         api.delete("pods", "default", "engine-00000");
-        soon("it is silent", || watching.status.silence() > Duration::from_millis(1500)).await;
+        soon("it is silent", || watching.status.silence("pods") > Duration::from_millis(1500)).await;
         assert!(watching.status.readiness().0);
         assert_eq!(watching.addresses(), (0..3).map(address).collect());
         api.set_fault(Fault::None);
         watching.has([1, 2].map(address)).await;
         soon("all is well", || !watching.status.readiness().1.contains("last known")).await;
     }
+}
+
+#[tokio::test]
+async fn silence_about_pods_is_not_hidden_by_answers_about_others() {
+    let api = api_with(1).await;
+    let watching = watch(config(&api)).await;
+    watching.has([address(0)]).await;
+    api.set_fault(Fault::RefusePods);
+    api.cut(false);
+    let silence = |resource| watching.status.silence(resource);
+    let hears = || silence("modeladapters") + Duration::from_secs(2) < silence("pods");
+    soon("pods are silent, and adapters are not", hears).await;
+    let (ready, detail) = watching.status.readiness();
+    assert!(ready && detail.contains("pods, not heard of"), "{detail}");
 }
 
 async fn is_given_up(fault: Fault) {

@@ -101,14 +101,16 @@ impl Cold {
     fn watch_cluster(&self, status: &Arc<KubeStatus>) {
         let source = Arc::clone(status);
         self.readiness.watch("kubernetes", move || source.readiness());
-        let (silence, pods) = (Arc::clone(status), Arc::clone(status));
-        self.metrics.watch(families::KUBERNETES_SILENCE, &[], move || silence.silence().as_secs_f64());
+        let pods = Arc::clone(status);
         self.metrics.watch(families::KUBERNETES_PODS, &[], move || pods.pods() as f64);
         for labels in RESOURCES {
-            let is_of = |watch: &WatchStatus| labels.first().is_some_and(|(_, resource)| *resource == watch.resource);
+            let resource = labels.first().map_or("", |(_, resource)| *resource);
+            let is_of = move |watch: &WatchStatus| watch.resource == resource;
             if !status.watches().iter().any(is_of) {
                 continue;
             }
+            let silence = Arc::clone(status);
+            self.metrics.watch(families::KUBERNETES_SILENCE, labels, move || silence.silence(resource).as_secs_f64());
             let watch = |family: Declaration, count: fn(&WatchStatus) -> &AtomicU64| {
                 let status = Arc::clone(status);
                 self.metrics.watch(family, labels, move || {

@@ -106,11 +106,8 @@ impl Cluster {
     }
 
     fn watch(&self, kind: Kind, scope: &Scope, mouth: Mouth) -> BoxFuture<'_, ()> {
-        let (Some(status), Some(client)) = (self.status.watches().get(mouth.watch), self.clients.get(mouth.watch))
-        else {
-            return Box::pin(std::future::ready(()));
-        };
-        let client = client.clone();
+        let Some(client) = self.clients.get(mouth.watch).cloned() else { return Box::pin(std::future::ready(())) };
+        let status = &*self.status;
         let seconds = u32::try_from(self.config.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let mut config = watcher::Config::default().timeout(seconds);
         if kind == Kind::Pods

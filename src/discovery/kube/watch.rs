@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::objects::{Custom, Name, Pod};
 use super::picture::Said;
-use super::status::WatchStatus;
+use super::status::{KubeStatus, WatchStatus};
 
 /// First pause after a failure; it doubles to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -68,8 +68,9 @@ pub(super) async fn follow<K: Watched>(
     config: watcher::Config,
     optional: bool,
     mouth: Mouth,
-    status: &WatchStatus,
+    all: &KubeStatus,
 ) {
+    let Some(status) = all.watches().get(mouth.watch) else { return };
     let (mut failures, mut listed) = (0, false);
     loop {
         let mut events = pin!(watcher(api.clone(), config.clone()));
@@ -88,6 +89,8 @@ pub(super) async fn follow<K: Watched>(
             let absent = optional && !listed && is_absent(&error);
             tell(&error, absent, failures, status);
             if absent {
+                // An answer too.
+                all.heard(mouth.watch);
                 mouth.say(Said::Absent).await;
                 time::sleep(PAUSE_ABSENT).await;
             } else {

@@ -139,8 +139,8 @@ families! {
     LMCACHE_LOOKUPS: Counter "fairlead_lmcache_lookups_total" ["result"] "Questions to LMCache, by result (`ok`, `failed`)";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
-    KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" []
-        "Time since the Kubernetes API server last answered well; above `discovery.kubernetes.watch_timeout` it is away";
+    KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" ["resource"]
+        "Time since the Kubernetes API server last answered the watches of these objects; far above `discovery.kubernetes.watch_timeout` we do not hear of changes";
     KUBERNETES_PODS: Gauge "fairlead_kubernetes_pods" []
         "Pods known of Kubernetes, whether or not they are endpoints";
     KUBERNETES_EVENTS: Counter "fairlead_kubernetes_events_total" ["resource"]

@@ -29,6 +29,8 @@ pub enum Fault {
     None,
     /// Every request is answered with 503.
     Refuse,
+    /// Every request for pods is.
+    RefusePods,
     /// Listings are accepted and never answered.
     HangList,
     /// Watches are accepted and never answered.
