@@ -121,6 +121,7 @@ impl Cold {
             watch(families::KUBERNETES_EVENTS, |watch| &watch.events);
             watch(families::KUBERNETES_LISTINGS, |watch| &watch.listings);
             watch(families::KUBERNETES_ERRORS, |watch| &watch.errors);
+            watch(families::KUBERNETES_REFUSED, |watch| &watch.refused);
         }
     }
 }

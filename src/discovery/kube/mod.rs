@@ -155,6 +155,9 @@ impl Cluster {
             for (watch, said) in batch.drain(..) {
                 picture.fold(watch, said);
             }
+            for (kind, count) in picture.take_refused() {
+                self.status.refused(kind.plural(), count);
+            }
             if !picture.is_complete() {
                 continue;
             }

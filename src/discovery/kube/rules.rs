@@ -26,6 +26,12 @@ impl From<&KubernetesDiscovery> for Rules {
 }
 
 impl Rules {
+    /// Whether a pod says of itself that it serves a model.
+    pub(super) fn is_engine(&self, facts: &PodFacts) -> bool {
+        let claims = || facts.annotations.keys().any(|key| key.starts_with(CLAIMS));
+        !is_follower(facts) && (said(facts, &self.labels.model).is_some() || claims())
+    }
+
     /// Drops the annotations that nobody asks for, which may be large.
     pub(super) fn trim(&self, facts: &mut PodFacts) {
         let labels = &self.labels;

@@ -30,6 +30,15 @@ impl Scope {
             wider => wider.clone(),
         }
     }
+
+    /// Whether it has anything of a namespace.
+    fn touches(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(name) => name == namespace,
+            Self::Object(name) => &*name.namespace == namespace,
+        }
+    }
 }
 
 /// What is watched where.
@@ -79,11 +88,18 @@ impl Scopes {
 
     /// Whether the pods of a namespace are found by their model label.
     pub(super) fn by_label(&self, namespace: &str) -> bool {
-        self.labelled.iter().any(|scope| match scope {
-            Scope::All => true,
-            Scope::Namespace(name) => name == namespace,
-            Scope::Object(_) => false,
-        })
+        self.labelled.iter().any(|scope| scope.touches(namespace))
+    }
+
+    /// Whether pools of a namespace are watched.
+    pub(super) fn has_pools(&self, namespace: &str) -> bool {
+        self.pools.iter().any(|scope| scope.touches(namespace))
+    }
+
+    /// The pool that the configuration describes, if it is in that namespace.
+    pub(super) fn local_in(&self, namespace: &str) -> Option<(&str, &PoolFacts)> {
+        let (name, pool) = self.local.as_ref().filter(|(name, _)| &*name.namespace == namespace)?;
+        Some((&name.name, pool))
     }
 }
 

@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
+use super::table::OBJECTS_MAX;
+
 /// How discovery in Kubernetes is doing. Written by the watches; read by metrics and readiness.
 #[derive(Debug)]
 pub struct KubeStatus {
@@ -25,6 +29,8 @@ pub struct WatchStatus {
     pub listings: AtomicU64,
     /// Requests that failed, and watches that broke.
     pub errors: AtomicU64,
+    /// Objects that were not taken because there are too many.
+    pub refused: AtomicU64,
     /// When it was last answered well, in milliseconds after the start.
     heard: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -37,6 +43,7 @@ impl KubeStatus {
             events: AtomicU64::new(0),
             listings: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             last_error: Mutex::new(None),
         };
@@ -66,7 +73,7 @@ impl KubeStatus {
         self.started.elapsed().saturating_sub(Duration::from_millis(watch.heard.load(Relaxed)))
     }
 
-    /// Pods known, whether or not they are endpoints.
+    /// Pods kept, whether or not they are endpoints.
     pub fn pods(&self) -> usize {
         self.pods.load(Relaxed)
     }
@@ -97,6 +104,14 @@ impl KubeStatus {
         let Some(watch) = self.watches.get(watch) else { return };
         *watch.error() = None;
         watch.heard.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// So many objects of a resource were not taken.
+    pub(super) fn refused(&self, resource: &str, count: u64) {
+        let watch = self.watches.iter().find(|watch| watch.resource == resource);
+        if watch.is_some_and(|watch| count > 0 && watch.refused.fetch_add(count, Relaxed) == 0) {
+            warn!(resource, max = OBJECTS_MAX, "more objects than are kept: the rest is not known");
+        }
     }
 
     pub(super) fn set_known(&self, pods: usize, missing: Vec<String>) {
