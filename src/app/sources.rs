@@ -56,8 +56,10 @@ impl Cold {
         if let Some(kubernetes) = discovery.kubernetes.clone() {
             sources.push(self.start_kubernetes(kubernetes).await?);
         }
-        if sources.is_empty() && discovery.fixed.is_empty() {
-            self.readiness.set("discovery", true, "no source of endpoints is configured");
+        if !discovery.has_source() {
+            let detail =
+                "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
+            self.readiness.set("discovery", false, detail);
         } else if sources.is_empty() {
             self.readiness.set("discovery", true, "endpoints are written in the configuration");
         }

@@ -2,6 +2,9 @@
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
+use crate::config::Config;
+use crate::domain::Complaint;
+
 use super::Given;
 
 /// What holds unless it is said otherwise, by whatever means.
@@ -113,10 +116,17 @@ fn pool(matches: &ArgMatches) -> Option<(&'static str, String)> {
 /// What was given, in our own words. Our own flags come first, so they win.
 pub(super) fn given(matches: &ArgMatches) -> Given {
     let mut given = super::given(matches);
-    given.defaults = DEFAULTS;
+    (given.defaults, given.is_picker) = (DEFAULTS, true);
     given.flags.extend(pool(matches));
     given.flags.extend(FLAGS.iter().filter_map(|flag| setting(flag, matches)));
     given
+}
+
+/// A picker without endpoints to pick from was forgotten to be told of them.
+pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
+    let message = "nothing says where endpoints are; name an InferencePool with --pool-name, or the labels of pods with \
+                   --endpoint-selector";
+    if config.discovery.has_source() { Vec::new() } else { vec![Complaint::at(["discovery"], message)] }
 }
 
 fn setting(flag: &Flag, matches: &ArgMatches) -> Option<(&'static str, String)> {
@@ -140,6 +150,8 @@ mod tests {
     use std::ffi::OsString;
 
     use super::super::{Action, parse};
+    use crate::config::KubernetesDiscovery;
+
     use super::*;
 
     fn picked(line: &str) -> Given {
@@ -193,6 +205,17 @@ mod tests {
             let fault = parse(line.split(' ').map(OsString::from)).unwrap_err().to_string();
             assert!(fault.contains("--pool-name"), "{fault}");
         }
+    }
+
+    #[test]
+    fn a_picker_needs_to_be_told_where_endpoints_are() {
+        let given = picked("fairlead picker --grpc-port 9002");
+        let mut config = Config::default();
+        let faults = given.complaints(&config);
+        assert!(matches!(faults.as_slice(), [fault] if fault.message.contains("--pool-name")), "{faults:?}");
+        assert!(Given::default().complaints(&config).is_empty(), "`serve` may start without");
+        config.discovery.kubernetes = Some(KubernetesDiscovery::default());
+        assert!(given.complaints(&config).is_empty());
     }
 
     #[test]
