@@ -1,5 +1,7 @@
 //! `fairlead picker`: the flags and defaults of the reference endpoint picker, so that our image can stand in for its.
 
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use crate::config::Config;
@@ -7,24 +9,53 @@ use crate::domain::Complaint;
 
 use super::Given;
 
-/// What holds unless it is said otherwise, by whatever means.
-pub(super) const DEFAULTS: &[(&str, &str)] = &[
-    ("listen.ext_proc", "0.0.0.0:9002"),
-    ("listen.tls", "required"),
-    ("listen.health", "0.0.0.0:9003"),
-    ("listen.admin", "0.0.0.0:9090"),
-    // A gateway that asks us wants an endpoint, whatever the path.
-    ("routing.unknown_paths", "route"),
-    ("shutdown.delay", "5s"),
-    ("log.format", "json"),
-];
+/// What holds unless it is said otherwise, by whatever means; listening at all addresses, as they are written.
+macro_rules! defaults {
+    ($all:literal) => {
+        &[
+            ("listen.ext_proc", concat!($all, ":9002")),
+            ("listen.tls", "required"),
+            ("listen.health", concat!($all, ":9003")),
+            ("listen.admin", concat!($all, ":9090")),
+            // A gateway that asks us wants an endpoint, whatever the path.
+            ("routing.unknown_paths", "route"),
+            ("shutdown.delay", "5s"),
+            ("log.format", "json"),
+        ]
+    };
+}
+
+/// How a machine writes "all addresses".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Family {
+    all: &'static str,
+    defaults: &'static [(&'static str, &'static str)],
+}
+
+/// IPv6, and IPv4 at the same socket.
+const BOTH: Family = Family { all: "[::]", defaults: defaults!("[::]") };
+/// IPv4 alone.
+const IPV4: Family = Family { all: "0.0.0.0", defaults: defaults!("0.0.0.0") };
+
+impl Family {
+    /// What this machine has, found out by a socket of each kind: probes of an IPv6 cluster come by IPv6, and not every
+    /// node has it or lets one socket take both.
+    fn of_this_machine() -> Self {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0));
+        let port = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
+        // Without IPv4 there is nothing to fall back to.
+        let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).is_ok();
+        let takes = |port| !ipv4 || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if port.is_some_and(takes) { BOTH } else { IPV4 }
+    }
+}
 
 /// What a flag of the reference picker becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     /// The value of a setting, as it is.
     Value(&'static str),
-    /// The port of a setting that is an address; all IPv4 addresses are listened at.
+    /// The port of a setting that is an address; all addresses are listened at.
     Port(&'static str),
     /// A switch: what a setting becomes when it is on, and when it is off.
     Switch(&'static str, [&'static str; 2]),
@@ -115,10 +146,14 @@ fn pool(matches: &ArgMatches) -> Option<(&'static str, String)> {
 
 /// What was given, in our own words. Our own flags come first, so they win.
 pub(super) fn given(matches: &ArgMatches) -> Given {
+    given_on(Family::of_this_machine(), matches)
+}
+
+fn given_on(family: Family, matches: &ArgMatches) -> Given {
     let mut given = super::given(matches);
-    (given.defaults, given.is_picker) = (DEFAULTS, true);
+    (given.defaults, given.is_picker) = (family.defaults, true);
     given.flags.extend(pool(matches));
-    given.flags.extend(FLAGS.iter().filter_map(|flag| setting(flag, matches)));
+    given.flags.extend(FLAGS.iter().filter_map(|flag| setting(flag, family, matches)));
     given
 }
 
@@ -129,11 +164,11 @@ pub(super) fn complaints(config: &Config) -> Vec<Complaint> {
     if config.discovery.has_source() { Vec::new() } else { vec![Complaint::at(["discovery"], message)] }
 }
 
-fn setting(flag: &Flag, matches: &ArgMatches) -> Option<(&'static str, String)> {
+fn setting(flag: &Flag, family: Family, matches: &ArgMatches) -> Option<(&'static str, String)> {
     let text = || matches.get_one::<String>(flag.name).map(String::as_str);
     let (key, value) = match flag.meaning {
         Meaning::Value(key) => (key, text()?.to_owned()),
-        Meaning::Port(key) => (key, format!("0.0.0.0:{}", matches.get_one::<u16>(flag.name)?)),
+        Meaning::Port(key) => (key, format!("{}:{}", family.all, matches.get_one::<u16>(flag.name)?)),
         Meaning::Switch(key, [on, off]) => (key, if text()? == "true" { on } else { off }.to_owned()),
         Meaning::Encoder => ("log.format", if text()? == "json" { "json" } else { "pretty" }.to_owned()),
         Meaning::Verbosity => {
@@ -171,12 +206,8 @@ mod tests {
             "fairlead --pool-name p --pool-namespace ns --v=4 --zap-encoder json --grpc-port 9002 --grpc-health-port=9003 --metrics-port 9090 \
              --secure-serving=false --health-checking",
         );
-        assert_eq!(given.defaults, DEFAULTS);
         for (key, expected) in [
             ("discovery.kubernetes.pools", "ns/p"),
-            ("listen.ext_proc", "0.0.0.0:9002"),
-            ("listen.health", "0.0.0.0:9003"),
-            ("listen.admin", "0.0.0.0:9090"),
             ("listen.tls", "off"),
             ("log.format", "json"),
             ("log.filter", "fairlead=debug,info"),
@@ -219,6 +250,29 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_are_listened_at_by_default_and_with_a_flag() {
+        let line = "picker --grpc-port 1 --grpc-health-port 2 --metrics-port 3";
+        let matches = with_flags(super::super::with_settings(Command::new("picker"))).get_matches_from(line.split(' '));
+        for (family, all) in [(BOTH, "[::]"), (IPV4, "0.0.0.0")] {
+            let given = given_on(family, &matches);
+            for (key, flag, default) in
+                [("listen.ext_proc", 1, 9002), ("listen.health", 2, 9003), ("listen.admin", 3, 9090)]
+            {
+                assert_eq!(value(&given, key), Some(format!("{all}:{flag}").as_str()));
+                let text = format!("{all}:{default}");
+                assert!(given.defaults.contains(&(key, text.as_str())), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_machine_has_can_be_reached_by_ipv4() {
+        let listener = TcpListener::bind(format!("{}:0", Family::of_this_machine().all)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+
+    #[test]
     fn our_own_flags_work_beside_them_and_win() {
         let given = picked("fairlead picker --grpc-port 1 --listen-ext-proc [::]:2 -v 1 --secure-serving");
         assert_eq!(value(&given, "listen.ext_proc"), Some("[::]:2"));
@@ -233,7 +287,7 @@ mod tests {
             Meaning::Pool => Some("discovery.kubernetes.pools"),
             Meaning::Encoder | Meaning::Verbosity | Meaning::Nothing => None,
         });
-        for key in DEFAULTS.iter().map(|(key, _)| *key).chain(flags) {
+        for key in BOTH.defaults.iter().map(|(key, _)| *key).chain(flags) {
             assert!(crate::config::setting(key).is_some(), "{key}");
         }
     }
