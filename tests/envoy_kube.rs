@@ -64,6 +64,13 @@ async fn roll(api: &FakeApi, stack: &Stack, rounds: usize) -> (Vec<Duration>, Ve
     (first, last)
 }
 
+/// Requests for pods that failed, by the metrics page.
+async fn errors_of_pods(stack: &Stack) -> f64 {
+    let (_, page) = stack.admin_get("/metrics").await.unwrap();
+    let series = "fairlead_kubernetes_errors_total{resource=\"pods\"} ";
+    page.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap()
+}
+
 #[tokio::test]
 async fn pods_roll_under_load_without_a_failed_request() {
     let api = FakeApi::start(&[]).await.unwrap();
@@ -79,11 +86,12 @@ async fn pods_roll_under_load_without_a_failed_request() {
         let (first, last) = roll(&api, &stack, 8).await;
         eprintln!("pod Ready to its first request: {first:.1?}");
         eprintln!("pod deleted to its last request: {last:.1?}");
+        let before = errors_of_pods(&stack).await;
         // History is lost and the API server away for a while: nothing changes for clients.
         api.compact();
         api.set_fault(fairlead_lab::kube::Fault::Refuse);
         api.cut(true);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        soon("it is noticed", async || errors_of_pods(&stack).await > before).await;
         assert_eq!(rows(&stack).await.len(), 3);
         api.set_fault(fairlead_lab::kube::Fault::None);
     };
