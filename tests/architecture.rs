@@ -39,7 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rcgen", &["ext_proc"]),
     ("hyper", &["ask", "scrape"]),
     ("hyper_util", &["ask", "scrape"]),
-    ("zeromq", &["kv_events"]),
+    ("zeromq", &[]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
     ("kube", &["discovery"]),
