@@ -265,6 +265,24 @@ fn the_image_runs_without_privileges_and_holds_the_program_alone() {
     }
 }
 
+#[test]
+fn the_image_is_compiled_by_the_toolchain_of_the_tests() {
+    let toolchain = include_str!("../rust-toolchain.toml");
+    let version = toolchain.split("channel = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-bookworm AS build\n")), "{version}");
+}
+
+#[test]
+fn the_images_context_is_what_the_program_is_compiled_from_and_nothing_else() {
+    let ignored = include_str!("../.dockerignore");
+    let rules: Vec<_> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(rules, ["*", "!Cargo.toml", "!Cargo.lock", "!benches", "!src", "!tests/support"]);
+    // Compiled into the program, so it has to be in there.
+    for file in ["src/admin/page.html", "src/routing/strategies.md", "tests/support/Cargo.toml"] {
+        assert!(root().join("..").join(file).is_file(), "{file}");
+    }
+}
+
 /// Runs a program and gives what it printed.
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
