@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::BenchArgs;
+use super::report::TLS;
 use super::way::Way;
 use crate::harness::{Child, Folder, find_envoy, free_address, quickstart};
 
@@ -57,7 +58,7 @@ impl Case {
     /// What a row of the table is called.
     pub(super) fn label(&self, strategy: &str) -> String {
         match self.service {
-            Service::FairleadTls => format!("{strategy}, TLS"),
+            Service::FairleadTls => format!("{strategy}{TLS}"),
             _ => strategy.to_owned(),
         }
     }
