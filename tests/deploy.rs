@@ -254,6 +254,23 @@ fn shipped_configurations_are_valid() {
 }
 
 #[test]
+fn a_pod_may_take_longer_to_stop_than_fairlead_and_the_autoscaler_alone_counts_pods() {
+    let deployment = &objects(&read("base/deployment.yaml"))[0]["spec"];
+    let autoscaler = &objects(&read("base/autoscaler.yaml"))[0]["spec"];
+    assert!(deployment["replicas"].is_null() && autoscaler["minReplicas"].as_u64() >= Some(2));
+    let pod = &deployment["template"]["spec"];
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    for file in ["base/fairlead.yaml", "overlays/standalone/fairlead.yaml"] {
+        let shutdown = &objects(&read(file))[0]["shutdown"];
+        let seconds = |key: &str| shutdown[key].as_str().unwrap().strip_suffix('s').unwrap().parse::<u64>().unwrap();
+        assert!(grace > seconds("delay") + seconds("grace"), "{file}");
+    }
+    let envoy = &objects(&read("overlays/standalone/pod.yaml"))[0]["spec"]["template"]["spec"]["containers"][1];
+    let sleep = envoy["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+    assert!(sleep < grace, "Envoy would be killed in the middle of its sleep");
+}
+
+#[test]
 fn the_image_runs_without_privileges_and_holds_the_program_alone() {
     let file = read("Dockerfile");
     let stage = file.rsplit("\nFROM ").next().unwrap();
