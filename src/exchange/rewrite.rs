@@ -54,6 +54,7 @@ impl Exchange {
             return;
         }
         let policies = self.core.policies.load();
+        let policies = policies.of(self.pool.as_deref());
         let Some(name) = policies.rewrite(&self.asked.model, self.seed) else { return };
         self.edit = Edit::model(head, body, name, is_form);
         if self.edit.is_some() {
