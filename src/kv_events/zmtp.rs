@@ -111,12 +111,11 @@ fn property(name: &str, value: &[u8]) -> Vec<u8> {
 }
 
 fn put_frame(flags: u8, body: &[u8], out: &mut BytesMut) {
-    match u8::try_from(body.len()) {
-        Ok(length) => out.extend_from_slice(&[flags, length]),
-        Err(_) => {
-            out.extend_from_slice(&[flags | LONG]);
-            out.extend_from_slice(&(body.len() as u64).to_be_bytes());
-        }
+    if let Ok(length) = u8::try_from(body.len()) {
+        out.extend_from_slice(&[flags, length]);
+    } else {
+        out.extend_from_slice(&[flags | LONG]);
+        out.extend_from_slice(&(body.len() as u64).to_be_bytes());
     }
     out.extend_from_slice(body);
 }

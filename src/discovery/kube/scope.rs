@@ -163,7 +163,7 @@ mod tests {
                 ..LocalPool::default()
             };
             let namespaces = Some(NameList::from(namespaces)).filter(|names| !names.is_empty());
-            let config = KubernetesDiscovery { local_pool, namespaces, ..KubernetesDiscovery::default() };
+            let config = KubernetesDiscovery { namespaces, local_pool, ..KubernetesDiscovery::default() };
             Scopes::plan(&config, "own")
         };
         let alone = plan(None, "");
