@@ -145,7 +145,7 @@ async fn footprint(pods: u32, strangers: bool) {
         soon(what, async || get(&format!("http://{admin}/metrics")).await.unwrap().1.contains(&wanted)).await;
     };
     let since = Instant::now();
-    known("listed", format!("fairlead_endpoints {}\n", if strangers { 1 } else { pods })).await;
+    known("listed", format!("fairlead_endpoints {}", if strangers { 1 } else { pods })).await;
     let listed = since.elapsed();
     let (full, before) = usage(child.id());
     for number in 0..1_000 {
