@@ -105,7 +105,15 @@ pub(super) fn streamed(body: Vec<u8>, end_of_stream: bool) -> CommonResponse {
     }
 }
 
-/// A body in the place of the one that came, in the buffered modes.
+/// A body in the place of the one that came, in every mode but duplex. Where Envoy has not removed its length, the new
+/// one `has_length`.
+pub(super) fn replaced(body: Vec<u8>, has_length: bool) -> CommonResponse {
+    let length = has_length.then(|| set("content-length", body.len().to_string()));
+    let mutation = HeaderMutation { set_headers: length.into_iter().collect(), ..HeaderMutation::default() };
+    CommonResponse { body_mutation: Some(whole_body(body)), ..common(mutation, false) }
+}
+
+/// The body of [`replaced`].
 pub(super) fn whole_body(body: Vec<u8>) -> BodyMutation {
     BodyMutation { mutation: Some(Mutation::Body(body)) }
 }
