@@ -99,8 +99,8 @@ impl Exchange {
         };
     }
 
-    /// Whether the answer's body may have to be another one than comes.
-    pub(super) fn restores_model(&self) -> bool {
+    /// Whether the answer's body may have to be another one than comes. Known once the response headers were taken.
+    pub fn restores_model(&self) -> bool {
         self.rewriting.answer.is_some()
     }
 

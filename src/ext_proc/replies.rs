@@ -82,9 +82,13 @@ pub(super) fn request_trailers() -> Response {
     Response::RequestTrailers(TrailersResponse::default())
 }
 
-pub(super) fn response_headers(headers: Vec<(&'static str, Cow<'static, str>)>) -> Response {
+/// Headers for the client. The body's length goes if it `loses_length`.
+pub(super) fn response_headers(headers: Vec<(&'static str, Cow<'static, str>)>, loses_length: bool) -> Response {
     let set_headers = headers.into_iter().map(|(name, value)| set(name, value.into_owned())).collect();
-    let mutation = HeaderMutation { set_headers, ..HeaderMutation::default() };
+    let mut mutation = HeaderMutation { set_headers, ..HeaderMutation::default() };
+    if loses_length {
+        remove(&mut mutation, &["content-length"]);
+    }
     Response::ResponseHeaders(HeadersResponse { response: Some(common(mutation, false)) })
 }
 

@@ -1,8 +1,9 @@
 //! The response direction: who served, what is learned of the answer, and the client's model name back into it.
 //!
 //! In duplex mode a body is sent back in pieces of our own cut; in the other modes each message is answered once, with
-//! another body only where it changes. Envoy removes `content-length` where it shows a body in pieces, but not where it
-//! holds the body back: there the new length goes along.
+//! another body only where it changes. As for `content-length`, which has to go where the length may change: Envoy removes
+//! it where it is configured to show bodies in pieces; where it was only asked to, we have to, or the answer becomes a
+//! 500; where it holds a body back, the new length goes along.
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{CommonResponse, HttpBody, HttpHeaders, ProcessingRequest};
 
@@ -14,10 +15,11 @@ impl Machine {
     pub(super) fn response_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
         let report = reading::upstream_report(message, headers.headers.as_ref());
         let notes = self.exchange.response_head(report);
-        let mut reply = replies::message(replies::response_headers(notes));
-        if self.settings.mode_override && !headers.end_of_stream && self.exchange.wants_response_body() {
-            reply.mode_override = self.modes.show_response();
-        }
+        let asks = self.settings.mode_override && !headers.end_of_stream && self.exchange.wants_response_body();
+        let mode_override = asks.then(|| self.modes.show_response()).flatten();
+        let loses_length = mode_override.is_some() && self.exchange.restores_model();
+        let mut reply = replies::message(replies::response_headers(notes, loses_length));
+        reply.mode_override = mode_override;
         self.out.push_back(reply);
         if headers.end_of_stream {
             self.exchange.response_end();

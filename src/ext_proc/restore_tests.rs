@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     BodyMutation, HttpBody, HttpTrailers, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
-    body_mutation::Mutation, processing_request::Request,
+    body_mutation::Mutation, processing_request::Request, processing_response::Response,
 };
 
 use super::machine::Machine;
@@ -38,6 +38,9 @@ fn is_asked_for(machine: &mut Machine, status: &str, headers: &[(&str, &str)]) -
     let pairs = [&[(":status", status)], headers].concat();
     let replies = say(machine, message(BUFFERED, Request::ResponseHeaders(headers_of(&pairs, false))));
     let mode = replies[0].mode_override;
+    let Some(Response::ResponseHeaders(reply)) = &replies[0].response else { panic!("{replies:?}") };
+    let mutation = reply.response.as_ref().unwrap().header_mutation.as_ref().unwrap();
+    assert_eq!(mutation.remove_headers == ["content-length"], mode.is_some());
     mode.inspect(|mode| assert_eq!((mode.request_body_mode, mode.response_body_mode), (BUFFERED, STREAMED))).is_some()
 }
 
