@@ -16,6 +16,7 @@ use fairlead_lab::harness::{Stack, StackBuilder};
 use fairlead_lab::kube::{FakeApi, Pod, custom};
 use futures_util::stream;
 use http::HeaderMap;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -94,6 +95,11 @@ async fn ask(stack: &Stack, body: String) -> Answer {
     post_body(&stack.envoy_url(), &[], body).await.finish().await
 }
 
+#[derive(Deserialize)]
+struct Named {
+    model: String,
+}
+
 /// The models that an answer names, and the answer without them.
 fn models(answer: &Answer, stream: bool) -> (Vec<String>, String) {
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -104,8 +110,7 @@ fn models(answer: &Answer, stream: bool) -> (Vec<String>, String) {
     } else {
         vec![text]
     };
-    let models =
-        texts.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()["model"].as_str().unwrap().into());
+    let models = texts.iter().map(|text| serde_json::from_str::<Named>(text).unwrap().model);
     (models.collect(), text.to_owned())
 }
 

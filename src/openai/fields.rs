@@ -250,7 +250,7 @@ fn raw<'a, M: MapAccess<'a>>(map: &mut M) -> Result<Option<&'a RawValue>, M::Err
 }
 
 /// What a name says, and how it is written. Only one with escapes is copied.
-fn model<'a, E: de::Error>(raw: Option<&'a RawValue>) -> Result<Option<(Cow<'a, str>, &'a str)>, E> {
+fn model<E: de::Error>(raw: Option<&RawValue>) -> Result<Option<(Cow<'_, str>, &str)>, E> {
     let Some(raw) = raw else { return Ok(None) };
     let quoted = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let written = quoted.ok_or_else(|| E::custom("not a string"))?;
