@@ -208,9 +208,9 @@ async fn objectives_and_rewrites_of_a_pool_are_followed_and_a_cluster_may_not_kn
     let spec = json!({ "priority": 3, "poolRef": { "name": "one" } });
     api.put("inferenceobjectives", custom("InferenceObjective", "default", "hot", &spec, &Value::Null));
     let watching = watch(KubernetesDiscovery { pools: "default/one".into(), ..config(&api) }).await;
-    soon("the objective is known", || watching.policies.load().priority("hot") == 3).await;
+    soon("the objective is known", || watching.policies.load().of(None).priority("hot") == 3).await;
     api.delete("inferenceobjectives", "default", "hot");
-    soon("it is gone", || watching.policies.load().priority("hot") == 0).await;
+    soon("it is gone", || watching.policies.load().of(None).priority("hot") == 0).await;
     assert!(watching.status.readiness().0);
 }
 

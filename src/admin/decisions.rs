@@ -24,6 +24,8 @@ pub(super) struct Decisions {
 pub(super) struct Question {
     /// As if the header `routing-strategy` said so.
     strategy: Option<String>,
+    /// As if its route named this pool.
+    pool: Option<String>,
     /// The path that it would be sent to.
     #[serde(default = "Question::chat")]
     path: String,
@@ -55,5 +57,5 @@ pub(super) async fn explain(
         _ => true,
     });
     let headers: Vec<_> = asked.into_iter().chain(sent).collect();
-    Json(exchange::explain(&state.core, &question.path, &headers, body.into()))
+    Json(exchange::explain(&state.core, &question.path, question.pool.as_deref(), &headers, body.into()))
 }

@@ -53,6 +53,7 @@ A list; the file at `discovery.file.path` is the same list. It has no flag.
 | `cost` | `1.0` | Relative cost, at least 0. |
 | `tier` | none | Tier name. |
 | `region` | none | Region name. |
+| `pools` | none | Names of pools that it is in; a route can keep its requests to one ([discovery.md](discovery.md#pools)). |
 | `labels` | none | Free labels. |
 | `profiles` | none | Config profiles of its models, as the JSON of AIBrix's annotation `model.aibrix.ai/config` ([aibrix.md](aibrix.md#model-configuration)). |
 | `metrics_address` | `address` | Where metrics are read. |

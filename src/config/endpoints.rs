@@ -40,6 +40,7 @@ fn check_endpoint(endpoint: &EndpointConfig) -> Vec<String> {
     if let Some(error) = endpoint.profiles.as_deref().and_then(|text| parse_annotation(text).err()) {
         faults.push(format!("profiles: {error}"));
     }
+    faults.extend(endpoint.pools.iter().filter_map(|pool| check_name("pool", pool)));
     for model in &endpoint.models {
         check_model(model, &mut faults);
     }

@@ -88,6 +88,9 @@ pub struct EndpointConfig {
     /// Region name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// Pools that it is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<String>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -146,6 +149,7 @@ impl From<&EndpointConfig> for EndpointSpec {
             cost: config.cost,
             tier: config.tier.clone(),
             region: config.region.clone(),
+            pools: config.pools.clone(),
             labels: config.labels.clone(),
             // What cannot be read was a fault before.
             profiles: config.profiles.as_deref().and_then(|text| parse_annotation(text).ok()).map(Arc::new),

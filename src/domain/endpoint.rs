@@ -120,6 +120,8 @@ pub struct EndpointSpec {
     pub tier: Option<String>,
     /// Region name.
     pub region: Option<String>,
+    /// Names of the pools that it is in.
+    pub pools: Vec<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
     /// Config profiles that come with it, for the models that it serves.
@@ -141,6 +143,7 @@ impl EndpointSpec {
             cost: 1.0,
             tier: None,
             region: None,
+            pools: Vec::new(),
             labels: BTreeMap::new(),
             profiles: None,
             metrics_address: None,

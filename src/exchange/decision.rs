@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::domain::Selector;
 use crate::openai::ApiError;
 use crate::routing::{self, Choice, ChoiceError, Plan, RequestView, Strategy, Trace};
-use crate::state::{Endpoint, Snapshot, Ticket};
+use crate::state::{Endpoint, Fleet, Snapshot, Ticket};
 
 use super::choosing;
 use super::machine::{Booking, Exchange, RETRY_AFTER_S, Steering};
@@ -39,7 +39,8 @@ impl Exchange {
         let snapshot = core.reader.load();
         let view = self.view(&snapshot);
         core.metrics.degraded_decision();
-        let matching = match self.matching(serving(&snapshot, &self.asked.model), &mut Trace::off()) {
+        let endpoints = serving(self.fleet(&snapshot), &self.asked.model);
+        let matching = match self.matching(endpoints, &mut Trace::off()) {
             Ok(matching) => matching,
             Err(error) => return self.refuse(error),
         };
@@ -51,19 +52,28 @@ impl Exchange {
                 }
                 self.send(plan, Choice { strategy, profile: None })
             }
-            None => self.refuse(ApiError::no_ready_endpoints(&self.asked.model, RETRY_AFTER_S)),
+            None => self.refuse(self.nobody_ready()),
         }
+    }
+
+    /// The endpoints that the request's route allows: those of its pool, or all.
+    pub(super) fn fleet<'s>(&self, snapshot: &'s Snapshot) -> &'s Fleet {
+        snapshot.fleet(self.pool.as_deref())
+    }
+
+    fn nobody_ready(&self) -> ApiError {
+        ApiError::no_ready_endpoints(&self.asked.model, self.pool.as_deref(), RETRY_AFTER_S)
     }
 
     pub(super) fn view<'a>(&'a self, snapshot: &'a Snapshot) -> RequestView<'a> {
         let stale_after = self.core.policy.stale_after;
-        let adapter_of = snapshot.model(&self.asked.model).and_then(|view| view.parent.as_deref());
+        let adapter_of = self.fleet(snapshot).model(&self.asked.model).and_then(|view| view.parent.as_deref());
         RequestView { asked: &self.asked, adapter_of, now: self.core.clock.now(), seed: self.seed, stale_after }
     }
 
     /// The strategy that the request gets.
     pub(super) fn choice(&self, snapshot: &Snapshot) -> Result<Choice, ChoiceError> {
-        let model = snapshot.model(&self.asked.model);
+        let model = self.fleet(snapshot).model(&self.asked.model);
         let adapter_of = model.and_then(|model| model.parent.as_deref());
         let published = model.and_then(|model| model.profiles.as_deref());
         self.core.strategies.choose(self.head.wish(), &self.asked, adapter_of, published)
@@ -84,9 +94,10 @@ impl Exchange {
         let strategy = &choice.strategy;
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
-        let endpoints = serving(&snapshot, &self.asked.model);
+        let fleet = self.fleet(&snapshot);
+        let endpoints = serving(fleet, &self.asked.model);
         core.strategies.demand().mark(strategy.index, view.now);
-        let decided = self.choose(strategy, &view, &snapshot, endpoints, &mut trace);
+        let decided = self.choose(strategy, &view, fleet, endpoints, &mut trace);
         if let Some(told) = &self.told {
             trace.note(|| told.text(&self.asked.held, decided.as_ref().ok().map(|plan| &**plan.first())));
         }
@@ -113,16 +124,14 @@ impl Exchange {
         &self,
         strategy: &Strategy,
         view: &RequestView<'_>,
-        snapshot: &Snapshot,
+        fleet: &Fleet,
         endpoints: &[Arc<Endpoint>],
         trace: &mut Trace,
     ) -> Result<Plan, Step> {
         let model = &*self.asked.model;
         let matching = self.matching(endpoints, trace).map_err(|error| self.refuse(error))?;
         match routing::decide(&*strategy.router, view, &matching, self.core.policy.list, trace) {
-            None if snapshot.endpoints().is_empty() || snapshot.was_served(model) => {
-                Err(self.refuse(ApiError::no_ready_endpoints(model, RETRY_AFTER_S)))
-            }
+            None if fleet.endpoints().is_empty() || fleet.was_served(model) => Err(self.refuse(self.nobody_ready())),
             None => Err(self.refuse(ApiError::model_not_found(model))),
             Some(Err(wait)) => Err(Step::Wait(wait)),
             Some(Ok(plan)) => Ok(plan),
@@ -201,6 +210,7 @@ impl Exchange {
         Explanation {
             request_id: Explanation::shortened(&self.request_id()),
             model: Explanation::shortened(&self.asked.model),
+            pool: self.pool.as_deref().map(Explanation::shortened),
             seed: format!("{:016x}", self.seed).into(),
             at_ms: self.core.clock.now().as_micros() / 1000,
             ..Explanation::default()
@@ -251,6 +261,6 @@ impl std::ops::Deref for Matching<'_> {
     }
 }
 
-fn serving<'a>(snapshot: &'a Snapshot, model: &str) -> &'a [Arc<Endpoint>] {
-    if model.is_empty() { snapshot.endpoints() } else { snapshot.serving(model) }
+fn serving<'a>(fleet: &'a Fleet, model: &str) -> &'a [Arc<Endpoint>] {
+    if model.is_empty() { fleet.endpoints() } else { fleet.serving(model) }
 }

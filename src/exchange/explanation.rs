@@ -42,6 +42,9 @@ pub struct Explanation {
     pub request_id: Box<str>,
     /// The model or adapter asked for.
     pub model: Box<str>,
+    /// The pool that its route names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Box<str>>,
     /// Who decided.
     pub strategy: Arc<str>,
     /// Seed of the tie-breaking generator: the same state and seed give the same decision.

@@ -62,6 +62,8 @@ pub struct Exchange {
     pub(super) head: RequestHead,
     pub(super) body: Body,
     pub(super) rewriting: Rewriting,
+    /// The pool that its route names.
+    pub(super) pool: Option<Box<str>>,
     /// The part of the fleet that the gateway allows; all of it if it does not say.
     pub(super) subset: Option<Subset>,
     pub(super) asked: Asked,
@@ -88,6 +90,7 @@ impl Exchange {
             head: RequestHead::default(),
             body,
             rewriting: Rewriting::default(),
+            pool: None,
             subset: None,
             asked: Asked::default(),
             chosen: None,
@@ -118,6 +121,11 @@ impl Exchange {
     /// Keeps the choice to a part of the fleet; the first that is named holds.
     pub fn restrict(&mut self, subset: Subset) {
         self.subset.get_or_insert(subset);
+    }
+
+    /// Keeps the request to a pool, its models and its policies; the first that is named holds.
+    pub fn route_to_pool(&mut self, pool: &str) {
+        self.pool.get_or_insert_with(|| pool.into());
     }
 
     /// Takes the request headers.
@@ -165,7 +173,7 @@ impl Exchange {
     fn unknown_strategy(&self) -> Option<ApiError> {
         let wish = self.head.wish();
         wish.strategy?;
-        let has_locks = self.core.reader.load().has_locks();
+        let has_locks = self.fleet(&self.core.reader.load()).has_locks();
         self.core.strategies.check_wish(wish, has_locks).err().map(choosing::refusal)
     }
 
@@ -298,7 +306,7 @@ impl Exchange {
     /// An adapter's tokens are those of its base model.
     fn bytes_per_token(&self, model: &str) -> f64 {
         let snapshot = self.core.reader.load();
-        let base = snapshot.model(model).and_then(|view| view.parent.as_deref()).unwrap_or(model);
+        let base = self.fleet(&snapshot).model(model).and_then(|view| view.parent.as_deref()).unwrap_or(model);
         self.core.token_sizes.bytes_per_token(base)
     }
 
@@ -336,7 +344,7 @@ impl Exchange {
     /// How urgent the request is, by the objective that it names.
     fn priority(&self) -> i32 {
         let objective = self.head.objective.as_deref();
-        objective.map_or(0, |objective| self.core.policies.load().priority(objective))
+        objective.map_or(0, |objective| self.core.policies.load().of(self.pool.as_deref()).priority(objective))
     }
 
     /// The decision, once it is made.
@@ -353,18 +361,19 @@ impl Exchange {
     fn engines_know_models(&self) -> bool {
         let snapshot = self.core.reader.load();
         let asks = self.core.policy.unknown_paths == UnknownPaths::Route;
-        asks && !snapshot.endpoints().is_empty() && snapshot.models().next().is_none()
+        let fleet = self.fleet(&snapshot);
+        asks && !fleet.endpoints().is_empty() && fleet.models().next().is_none()
     }
 
     fn list_models(&self) -> Step {
         let snapshot = self.core.reader.load();
-        let mut views: Vec<_> = snapshot.models().collect();
+        let mut views: Vec<_> = self.fleet(&snapshot).models().collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         Step::Answer(LocalReply::ok(models::list(views.into_iter().map(card)), "models"))
     }
 
     fn get_model(&self, id: &str) -> Step {
-        match self.core.reader.load().model(id) {
+        match self.fleet(&self.core.reader.load()).model(id) {
             Some(view) => Step::Answer(LocalReply::ok(models::card(card(view)), "models")),
             None => self.refuse(ApiError::model_not_found(id)),
         }

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::domain::{Clock, EndpointSpec};
 use crate::routing::StrategySet;
-use crate::state::{Change, Registry, SourceId};
+use crate::state::{Change, Policies, PolicyBook, Registry, SourceId};
 use crate::telemetry::Metrics;
 
 use super::*;
@@ -30,7 +30,8 @@ fn a_request_is_as_urgent_as_the_objective_that_it_names() {
     let (mut exchange, _) = asked(r#"{"model":"m","messages":[]}"#);
     assert_eq!(exchange.asked.priority, 0);
     let objectives = [("hot".into(), 9)].into();
-    exchange.core.policies.publish(crate::state::Policies { objectives, ..Default::default() });
+    let policies = Policies { objectives, ..Policies::default() };
+    exchange.core.policies.publish(PolicyBook::new(policies, [].into()));
     for (objective, priority) in [("hot", 9), ("unheard-of", 0)] {
         let headers =
             [(":method", "POST"), (":path", "/v1/chat/completions"), ("x-llm-d-inference-objective", objective)];

@@ -14,6 +14,8 @@ mod explanation;
 mod head;
 mod machine;
 #[cfg(test)]
+mod pool_tests;
+#[cfg(test)]
 mod prefix_tests;
 mod rewrite;
 mod ring;

@@ -122,7 +122,7 @@ fn a_prompt_is_hashed_for_a_strategy_that_the_endpoints_profiles_choose() {
 fn an_engine_that_failed_is_not_taken_to_have_the_prompt() {
     let core = core_of("prefix-cache");
     let first = serve(&core, chat("apples ", 3), 500);
-    let explained = explain(&core, "/v1/chat/completions", &[], chat("apples ", 3));
+    let explained = explain(&core, "/v1/chat/completions", None, &[], chat("apples ", 3));
     assert!(explained.notes.iter().any(|note| note.contains("0 at most anywhere")), "{first} {:?}", explained.notes);
 }
 

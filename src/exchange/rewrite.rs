@@ -68,6 +68,7 @@ impl Exchange {
             return;
         }
         let policies = self.core.policies.load();
+        let policies = policies.of(self.pool.as_deref());
         let Some(name) = policies.rewrite(&self.asked.model, self.seed) else { return };
         self.rewriting.edit = Edit::model(head, body, name, is_form);
         if self.rewriting.edit.is_some() {

@@ -91,7 +91,7 @@ impl Exchange {
     }
 
     fn prompt<'a>(&'a self, found: &'a Found, salt: Option<&'a str>, snapshot: &Snapshot) -> TokenPrompt<'a> {
-        let is_adapter = snapshot.model(&self.asked.model).is_some_and(|view| view.parent.is_some());
+        let is_adapter = self.fleet(snapshot).model(&self.asked.model).is_some_and(|view| view.parent.is_some());
         TokenPrompt { tokens: &found.tokens, adapter: is_adapter.then_some(&*self.asked.model), salt }
     }
 }

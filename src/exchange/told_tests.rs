@@ -85,7 +85,7 @@ fn a_prompt_goes_where_its_engine_tells_that_it_is_cached() {
         assert_eq!(serve(&fleet.core, &longer, 200), fleet.addresses[at]);
     }
     let body = json!({ "model": "m", "prompt": tokens(10_000) }).to_string().into_bytes();
-    let explained = explain(&fleet.core, "/v1/completions", &[], body);
+    let explained = explain(&fleet.core, "/v1/completions", None, &[], body);
     let note = "the prompt is token ids: of 800 tokens cached there: 784, at most anywhere: 784";
     assert!(explained.notes.iter().any(|said| said == note), "{:?}", explained.notes);
 }
@@ -109,7 +109,7 @@ fn equal_prompts_go_together_before_any_engine_tells_of_them() {
     (0..5).for_each(|_| assert_eq!(serve(&fleet.core, &tokens(0), 200), home));
     let failed = serve(&fleet.core, &tokens(50_000), 500);
     let body = json!({ "model": "m", "prompt": tokens(50_000) }).to_string().into_bytes();
-    let explained = explain(&fleet.core, "/v1/completions", &[], body);
+    let explained = explain(&fleet.core, "/v1/completions", None, &[], body);
     assert!(explained.notes.iter().any(|note| note.ends_with("at most anywhere: 0")), "{failed} {:?}", explained.notes);
 }
 
@@ -134,6 +134,6 @@ fn a_lookup_that_does_not_end_is_done_without() {
 fn a_dry_run_does_not_wait() {
     let fleet = fleet();
     let chat = json!({ "model": "m", "messages": [{ "role": "user", "content": "apples ".repeat(200) }] });
-    let explained = explain(&fleet.core, "/v1/chat/completions", &[], chat.to_string().into_bytes());
+    let explained = explain(&fleet.core, "/v1/chat/completions", None, &[], chat.to_string().into_bytes());
     assert!(explained.notes.iter().any(|note| note.contains("guessed by the text")), "{:?}", explained.notes);
 }

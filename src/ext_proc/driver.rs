@@ -17,6 +17,9 @@ use crate::telemetry::Metrics;
 use super::machine::{Flow, Machine, TimeLimit};
 use super::settings::Settings;
 
+/// gRPC metadata in which a route names its pool (`grpc_initial_metadata` of Envoy's per-route overrides).
+const POOL: &str = "x-fairlead-pool";
+
 /// The gRPC service. One per serving thread; all share the core.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
@@ -32,7 +35,10 @@ impl ExternalProcessor for Service {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let machine = Machine::new(Arc::clone(&self.core), Arc::clone(&self.settings));
+        let mut machine = Machine::new(Arc::clone(&self.core), Arc::clone(&self.settings));
+        if let Some(pool) = request.metadata().get(POOL) {
+            machine.route_to_pool(&String::from_utf8_lossy(pool.as_bytes()));
+        }
         let open = OpenStream::count(Arc::clone(&self.core.metrics));
         Ok(Response::new(Session { inbound: request.into_inner(), machine, timer: None, limit: None, _open: open }))
     }

@@ -171,9 +171,17 @@ impl Machine {
         self.exchange.protocol_fault("message_too_large");
     }
 
+    /// Keeps the request to a pool; the first that is named holds.
+    pub fn route_to_pool(&mut self, pool: &str) {
+        self.exchange.route_to_pool(pool);
+    }
+
     /// Takes one message.
     pub fn on_message(&mut self, mut message: ProcessingRequest) {
         self.read_protocol(&message);
+        if let Some(pool) = reading::pool(&message) {
+            self.route_to_pool(pool);
+        }
         if let Some(subset) = reading::subset(&message) {
             self.exchange.restrict(subset);
         }

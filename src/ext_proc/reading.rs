@@ -16,6 +16,9 @@ const SERVED: (&str, &str) = ("envoy.lb", "x-gateway-destination-endpoint-served
 /// Namespace and key in which a gateway says among whom to choose.
 const SUBSET: (&str, &str) = ("envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset");
 
+/// Namespace and key in which a route says from which pool to choose.
+const POOL: (&str, &str) = ("fairlead", "pool");
+
 /// Names and values; a value is in `raw_value`, or in `value` with proxies that follow the older form.
 pub(super) fn headers(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &[u8])> {
     map.into_iter().flat_map(|map| &map.headers).map(|header| (header.key.as_str(), value(header)))
@@ -62,6 +65,16 @@ pub(super) fn subset(message: &ProcessingRequest) -> Option<Subset> {
         Kind::ListValue(list) => Some(Subset::read(list.values.iter().filter_map(as_text))),
         Kind::StringValue(text) => Some(Subset::read([text.as_str()])),
         _ => Some(Subset::read([])),
+    }
+}
+
+/// The pool that the route names. What is no text names one that nobody knows, so that it opens none.
+pub(super) fn pool(message: &ProcessingRequest) -> Option<&str> {
+    let metadata = message.metadata_context.as_ref()?.filter_metadata.get(POOL.0)?;
+    match field(metadata, POOL.1)?.kind.as_ref()? {
+        Kind::NullValue(_) => None,
+        Kind::StringValue(text) => Some(text),
+        _ => Some(""),
     }
 }
 

@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
     CommonResponse, ProcessingResponse, body_mutation::Mutation, processing_response::Response,
 };
 
-use crate::state::{Policies, Rewrite};
+use crate::state::{Policies, PolicyBook, Rewrite};
 
 use super::machine_tests::{BUFFERED, Bench, DUPLEX, STREAMED, body, post, say};
 
@@ -16,7 +16,7 @@ pub(super) fn bench() -> Bench {
     let bench = Bench::new();
     let rule = Rewrite { models: vec!["public".into()], targets: vec![("m".into(), 1)] };
     let objectives = [("hot".into(), 9)].into();
-    bench.core.policies.publish(Policies { rewrites: vec![rule], objectives });
+    bench.core.policies.publish(PolicyBook::new(Policies { rewrites: vec![rule], objectives }, [].into()));
     bench
 }
 

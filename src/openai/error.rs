@@ -116,8 +116,9 @@ impl ApiError {
     }
 
     /// 503: `model` is known, but none of its endpoints is ready.
-    pub fn no_ready_endpoints(model: &str, retry_after_s: u32) -> Self {
-        let message = format!("no endpoint of model `{}` is ready", shown(model));
+    pub fn no_ready_endpoints(model: &str, pool: Option<&str>, retry_after_s: u32) -> Self {
+        let place = pool.map(|pool| format!(" in pool `{}`", shown(pool))).unwrap_or_default();
+        let message = format!("no endpoint of model `{}` is ready{place}", shown(model));
         Self::new(503, "no_ready_endpoints", message)
             .header("x-error-no-model-backends", "true")
             .retry_after(retry_after_s)

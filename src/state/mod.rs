@@ -4,6 +4,7 @@
 
 mod demand;
 mod endpoint;
+mod fleet;
 mod live;
 mod policies;
 mod registry;
@@ -14,13 +15,14 @@ mod ticket;
 
 pub use demand::Demand;
 pub use endpoint::Endpoint;
+pub use fleet::{Fleet, ModelView};
 pub use live::{
     Adapters, Cooldown, Fresh, Health, Live, Mark, Measured, Outcomes, Outstanding, PASSED_OVER_MAX, Presence,
     Question, Signals, Window,
 };
-pub use policies::{Policies, PolicyReader, Rewrite};
+pub use policies::{Policies, PolicyBook, PolicyReader, Rewrite};
 pub use registry::{Applied, Change, Registry, RegistryError, SourceId};
 pub use slots::{ENDPOINTS_MAX, SlotTable};
-pub use snapshot::{ModelView, Reader, Snapshot};
+pub use snapshot::{Reader, Snapshot};
 pub use task::{Observer, run_registry};
 pub use ticket::Ticket;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// Priorities and rewrites, as one picture.
+/// Priorities and rewrites.
 #[derive(Debug, Default, PartialEq)]
 pub struct Policies {
     /// Priority by the name of an objective; higher goes first, below 0 may be shed.
@@ -44,18 +44,38 @@ impl Policies {
     }
 }
 
+/// The policies of every pool, as one picture.
+#[derive(Debug, Default, PartialEq)]
+pub struct PolicyBook {
+    all: Policies,
+    pools: HashMap<Box<str>, Policies>,
+    none: Policies,
+}
+
+impl PolicyBook {
+    /// Of all pools together, and of each.
+    pub fn new(all: Policies, pools: HashMap<Box<str>, Policies>) -> Self {
+        Self { all, pools, none: Policies::default() }
+    }
+
+    /// What holds for requests of a pool, nothing if nobody knows it; without one, what any pool says.
+    pub fn of(&self, pool: Option<&str>) -> &Policies {
+        pool.map_or(&self.all, |pool| self.pools.get(pool).unwrap_or(&self.none))
+    }
+}
+
 /// A handle on the newest policies. Clones read the same.
 #[derive(Debug, Clone, Default)]
-pub struct PolicyReader(Arc<ArcSwap<Policies>>);
+pub struct PolicyReader(Arc<ArcSwap<PolicyBook>>);
 
 impl PolicyReader {
     /// The newest policies.
-    pub fn load(&self) -> arc_swap::Guard<Arc<Policies>> {
+    pub fn load(&self) -> arc_swap::Guard<Arc<PolicyBook>> {
         self.0.load()
     }
 
     /// Makes these the newest; for the one source that has them.
-    pub fn publish(&self, policies: Policies) {
+    pub fn publish(&self, policies: PolicyBook) {
         self.0.store(Arc::new(policies));
     }
 }

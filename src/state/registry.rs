@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::{EndpointId, EndpointSpec};
 
+use super::snapshot::Served;
 use super::{ENDPOINTS_MAX, Endpoint, Reader, Snapshot};
 
 /// Which discovery source speaks. Where two give the same address, the lower id wins.
@@ -58,8 +59,10 @@ pub struct Registry {
     freed: Vec<EndpointId>,
     /// Addresses that sources have and that did not fit.
     refused: BTreeSet<SocketAddr>,
-    /// Names of models that were served at some time, so that a model whose endpoints restart is not unknown.
-    served: BTreeSet<Box<str>>,
+    /// Which models were served at some time, so that one whose endpoints restart is not unknown.
+    served: Served,
+    /// How many names that are.
+    remembered: usize,
     slots_used: u32,
     version: u64,
     reader: Reader,
@@ -156,9 +159,13 @@ impl Registry {
     fn publish(&mut self) {
         self.version += 1;
         let snapshot = Snapshot::build(self.version, self.endpoints.values().cloned().collect());
-        for view in snapshot.models() {
-            if self.served.len() < MODELS_REMEMBERED_MAX && !self.served.contains(&view.name) {
-                self.served.insert(view.name.clone());
+        for (pool, fleet) in snapshot.fleets() {
+            for view in fleet.models() {
+                let is_known = self.served.get(pool).is_some_and(|served| served.contains(&view.name));
+                if !is_known && self.remembered < MODELS_REMEMBERED_MAX {
+                    self.remembered += 1;
+                    self.served.entry(pool.into()).or_default().insert(view.name.clone());
+                }
             }
         }
         self.reader.publish(snapshot.remembering(&self.served));

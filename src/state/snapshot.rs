@@ -1,93 +1,55 @@
 //! The immutable picture that a request routes by.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::domain::ModelProfiles;
+use super::{Endpoint, Fleet};
 
-use super::Endpoint;
-
-/// The endpoints that serve one model.
-#[derive(Debug)]
-pub struct ModelView {
-    /// The name that requests carry.
-    pub name: Box<str>,
-    /// For an adapter: the model that it rides on.
-    pub parent: Option<Box<str>>,
-    /// Who serves it; never empty, in the order of addresses.
-    pub endpoints: Box<[Arc<Endpoint>]>,
-    /// Config profiles, of the first endpoint that comes with some.
-    pub profiles: Option<Arc<ModelProfiles>>,
-}
-
-/// Everything that routing may know of the fleet, at one version.
+/// Everything that routing may know, at one version: the whole fleet, which it derefs to, and the pools in it.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     version: u64,
-    endpoints: Box<[Arc<Endpoint>]>,
+    whole: Fleet,
+    pools: HashMap<Box<str>, Fleet>,
+    nobody: Fleet,
     by_address: HashMap<SocketAddr, u32>,
-    models: HashMap<Box<str>, ModelView>,
-    any_model: Box<[Arc<Endpoint>]>,
-    departed: HashSet<Box<str>>,
-    has_locks: bool,
 }
+
+/// Names of models by the pool that served them at some time; those of the whole fleet are under the empty name.
+pub(super) type Served = BTreeMap<Box<str>, BTreeSet<Box<str>>>;
 
 impl Snapshot {
     /// Builds a snapshot; `endpoints` in any order, each address once.
     pub fn build(version: u64, mut endpoints: Vec<Arc<Endpoint>>) -> Self {
         endpoints.sort_by_key(|endpoint| endpoint.spec.address);
         let by_address = (0..).zip(&endpoints).map(|(at, endpoint)| (endpoint.spec.address, at)).collect();
-        let any_model: Box<[_]> = endpoints.iter().filter(|e| e.spec.models.is_empty()).cloned().collect();
-        let mut models: HashMap<Box<str>, Serving> = HashMap::new();
+        let mut pools: HashMap<&str, Vec<Arc<Endpoint>>> = HashMap::new();
         for endpoint in &endpoints {
-            for model in &endpoint.spec.models {
-                let adapters = model.adapters.iter().map(|name| (name, Some(&model.name)));
-                for (name, parent) in std::iter::once((&model.name, None)).chain(adapters) {
-                    let (_, serving) = models
-                        .entry(name.as_str().into())
-                        .or_insert_with(|| (parent.map(|parent| parent.as_str().into()), Vec::new()));
-                    if !serving.last().is_some_and(|last| Arc::ptr_eq(last, endpoint)) {
-                        serving.push(Arc::clone(endpoint));
-                    }
+            for pool in &endpoint.spec.pools {
+                let members = pools.entry(pool).or_default();
+                // Named twice is named.
+                if !members.last().is_some_and(|last| Arc::ptr_eq(last, endpoint)) {
+                    members.push(Arc::clone(endpoint));
                 }
             }
         }
-        let view = |(name, (parent, mut serving)): (Box<str>, Serving)| {
-            serving.extend(any_model.iter().cloned());
-            let profiles = serving.iter().find_map(|endpoint| endpoint.spec.profiles.clone());
-            (name.clone(), ModelView { name, parent, endpoints: serving.into(), profiles })
-        };
-        let models: HashMap<_, _> = models.into_iter().map(view).collect();
-        let locks = |view: &ModelView| view.profiles.as_ref().is_some_and(|profiles| profiles.locked.is_some());
-        let has_locks = models.values().any(locks);
-        Self {
-            version,
-            endpoints: endpoints.into(),
-            by_address,
-            models,
-            any_model,
-            departed: HashSet::new(),
-            has_locks,
-        }
+        let pools = pools.into_iter().map(|(name, members)| (name.into(), Fleet::of(members))).collect();
+        Self { version, whole: Fleet::of(endpoints), pools, nobody: Fleet::default(), by_address }
     }
 
     /// The same, knowing which models were served before.
-    pub(super) fn remembering(mut self, served: &BTreeSet<Box<str>>) -> Self {
-        self.departed = served.iter().filter(|name| !self.models.contains_key(*name)).cloned().collect();
+    pub(super) fn remembering(mut self, served: &Served) -> Self {
+        for (pool, served) in served {
+            let fleet = if pool.is_empty() { Some(&mut self.whole) } else { self.pools.get_mut(pool) };
+            if let Some(fleet) = fleet {
+                fleet.remember(served);
+            }
+        }
         self
-    }
-
-    /// Whether `model` was served by an endpoint that has left.
-    pub fn was_served(&self, model: &str) -> bool {
-        self.departed.contains(model)
-    }
-
-    /// Whether the profiles of some model lock its strategy.
-    pub fn has_locks(&self) -> bool {
-        self.has_locks
     }
 
     /// Counts publications; 0 is the empty snapshot before the first.
@@ -95,34 +57,29 @@ impl Snapshot {
         self.version
     }
 
-    /// All endpoints, in the order of addresses.
-    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
+    /// The endpoints of a pool, none if nobody knows it; all endpoints without one.
+    pub fn fleet(&self, pool: Option<&str>) -> &Fleet {
+        pool.map_or(&self.whole, |pool| self.pools.get(pool).unwrap_or(&self.nobody))
     }
 
-    /// Those that serve `model`: the ones that name it and the ones that take any model. Empty if nobody does.
-    pub fn serving(&self, model: &str) -> &[Arc<Endpoint>] {
-        self.models.get(model).map_or(&self.any_model, |view| &view.endpoints)
-    }
-
-    /// The named models and adapters, in no order.
-    pub fn models(&self) -> impl Iterator<Item = &ModelView> {
-        self.models.values()
-    }
-
-    /// One named model or adapter.
-    pub fn model(&self, name: &str) -> Option<&ModelView> {
-        self.models.get(name)
+    /// The whole fleet, under the empty name, and each pool.
+    pub(super) fn fleets(&self) -> impl Iterator<Item = (&str, &Fleet)> {
+        std::iter::once(("", &self.whole)).chain(self.pools.iter().map(|(name, fleet)| (&**name, fleet)))
     }
 
     /// The endpoint at an address.
     pub fn at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
-        self.endpoints.get(*self.by_address.get(&address)? as usize)
+        self.endpoints().get(*self.by_address.get(&address)? as usize)
     }
 }
 
-/// A model while its view is being collected: its parent, and who serves it.
-type Serving = (Option<Box<str>>, Vec<Arc<Endpoint>>);
+impl Deref for Snapshot {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        &self.whole
+    }
+}
 
 /// A handle on the newest snapshot. Clones read the same.
 #[derive(Debug, Clone, Default)]

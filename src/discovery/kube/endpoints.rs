@@ -59,6 +59,8 @@ pub(super) fn endpoints(pod: &Name, facts: &PodFacts, around: Around<'_>) -> Vec
         let address = SocketAddr::new(ip, port.number);
         let name = port.model.as_deref().or(model);
         match specs.iter_mut().find(|spec| spec.address == address) {
+            // Two pools at one port: one engine in both.
+            Some(spec) if port.pool.is_some() => spec.pools.extend(pool_name(pod, port.pool)),
             // Two claims at one port, or a claim at the pod's own: one engine with two models.
             Some(spec) if port.model.is_some() && !spec.models.iter().any(|m| Some(m.name.as_str()) == name) => {
                 spec.models.extend(name.map(|name| ModelSpec { name: name.to_owned(), adapters: Vec::new() }));
@@ -71,6 +73,11 @@ pub(super) fn endpoints(pod: &Name, facts: &PodFacts, around: Around<'_>) -> Vec
         spec.name = format!("{}-rank-{rank}", pod.name);
     }
     specs
+}
+
+/// The name by which a request means a pool.
+fn pool_name(pod: &Name, pool: Option<&str>) -> Option<String> {
+    pool.map(|pool| format!("{}/{pool}", pod.namespace))
 }
 
 /// A port that something answers at.
@@ -107,6 +114,7 @@ impl Endpoint<'_> {
             cost: cost.unwrap_or(1.0),
             tier: text(&names.tier),
             region: text(&names.region),
+            pools: pool_name(self.pod, self.pool).into_iter().collect(),
             labels: self.labels(),
             profiles: profiles.map(Arc::new),
             metrics_address: metrics_port.map(|port| SocketAddr::new(address.ip(), port)).filter(|at| *at != address),

@@ -124,6 +124,15 @@ fn a_pod_that_is_found_both_ways_is_one_endpoint_of_the_pool_with_its_model() {
 }
 
 #[test]
+fn an_engine_that_two_pools_select_is_in_both() {
+    let (one, both) = (pool(&[8000]), pool(&[8000, 8001]));
+    let specs = found(&pod(&[("app", "x"), MODEL], &[]), &[("p", &one), ("q", &both)], &[]);
+    let pools: Vec<_> = specs.iter().map(|spec| (spec.address.port(), spec.pools.join(" "))).collect();
+    assert_eq!(pools, [(8000, "llm/p llm/q".to_owned()), (8001, "llm/q".to_owned())]);
+    assert!(found(&pod(&[MODEL], &[]), &[("p", &one)], &[])[0].pools.is_empty());
+}
+
+#[test]
 fn active_claims_are_models_at_ports_of_their_own() {
     let claims = [
         ("modelclaim.aibrix.ai/a", r#"{"model":"a","port":9001,"state":"active"}"#),

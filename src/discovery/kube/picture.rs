@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::domain::EndpointSpec;
-use crate::state::Policies;
+use crate::state::{Policies, PolicyBook};
 
 use super::endpoints::{Around, endpoints};
 use super::objects::{Custom, Name, Pod, PodFacts};
@@ -254,20 +254,24 @@ impl Picture {
     }
 
     /// Priorities and rewrites of our pools, if any of it changed since the last call.
-    ///
-    /// Of rules, those for named models come first, then the older object, then the order in the object.
-    pub(super) fn policies(&mut self) -> Option<Policies> {
+    pub(super) fn policies(&mut self) -> Option<PolicyBook> {
         if !std::mem::take(&mut self.policies_changed) {
             return None;
         }
-        let is_ours = |name: &Name, facts: &PolicyFacts| self.has_pool(&Name::new(&name.namespace, &facts.pool));
-        let objectives = self.objectives.iter().filter(|(name, facts)| is_ours(name, facts));
-        let objectives = objectives.map(|(name, facts)| (name.name.clone(), facts.priority)).collect();
-        let mut objects: Vec<_> = self.rewrites.iter().filter(|(name, facts)| is_ours(name, facts)).collect();
-        objects.sort_by_key(|(_, facts)| &facts.created);
-        let mut rewrites: Vec<_> = objects.iter().flat_map(|(_, facts)| facts.rules.iter().cloned()).collect();
+        let pools = self.pools.iter().map(|(pool, _)| (pool.to_string().into(), self.policies_for(|of| of == &**pool)));
+        Some(PolicyBook::new(self.policies_for(|of| self.has_pool(of)), pools.collect()))
+    }
+
+    /// Of rules, those for named models come first, then the older object, then the order in the object.
+    fn policies_for(&self, is_meant: impl Fn(&Name) -> bool) -> Policies {
+        let counts = |(name, facts): &(&Arc<Name>, &PolicyFacts)| is_meant(&Name::new(&name.namespace, &facts.pool));
+        let objectives = self.objectives.iter().filter(counts);
+        let mut objects: Vec<_> = self.rewrites.iter().filter(counts).map(|(_, facts)| facts).collect();
+        objects.sort_by_key(|facts| &facts.created);
+        let mut rewrites: Vec<_> = objects.iter().flat_map(|facts| facts.rules.iter().cloned()).collect();
         rewrites.sort_by_key(|rule| rule.models.is_empty());
-        Some(Policies { objectives, rewrites })
+        let objectives = objectives.map(|(name, facts)| (name.name.clone(), facts.priority)).collect();
+        Policies { objectives, rewrites }
     }
 
     /// What changed since the last call.

@@ -194,9 +194,9 @@ fn policies_of_our_pools_count_named_models_first_and_then_the_older_object() {
     picture.policies();
     let objective = |pool| custom("hot", json!({ "priority": 5, "poolRef": { "name": pool } }), Value::Null);
     picture.fold(OBJECTIVES, objective("p"));
-    assert_eq!(picture.policies().unwrap().priority("hot"), 0, "there is no such pool yet");
+    assert_eq!(picture.policies().unwrap().of(None).priority("hot"), 0, "there is no such pool yet");
     picture.fold(POOLS, custom("p", json!({ "selector": {}, "targetPorts": [] }), Value::Null));
-    assert_eq!(picture.policies().unwrap().priority("hot"), 5);
+    assert_eq!(picture.policies().unwrap().of(None).priority("hot"), 5);
     for said in [
         rewrite("a", "2026-01-03T00:00:00Z", "p", Some("m"), "late"),
         rewrite("b", "2026-01-01T00:00:00Z", "p", None, "any"),
@@ -205,13 +205,32 @@ fn policies_of_our_pools_count_named_models_first_and_then_the_older_object() {
     ] {
         picture.fold(REWRITES, said);
     }
-    let policies = picture.policies().unwrap();
+    let book = picture.policies().unwrap();
+    let policies = book.of(None);
     assert_eq!((policies.rewrite("m", 0), policies.rewrite("x", 0)), (Some("early"), Some("any")));
     assert!(picture.policies().is_none(), "told once");
     picture.fold(REWRITES, gone("c"));
     picture.fold(OBJECTIVES, Said::Absent);
-    let policies = picture.policies().unwrap();
-    assert_eq!((policies.rewrite("m", 0), policies.priority("hot")), (Some("late"), 0));
+    let book = picture.policies().unwrap();
+    assert_eq!((book.of(None).rewrite("m", 0), book.of(None).priority("hot")), (Some("late"), 0));
+}
+
+#[test]
+fn each_pool_has_its_own_policies_and_without_a_pool_all_of_them_hold() {
+    let mut picture = empty();
+    for pool in ["p", "q"] {
+        picture.fold(POOLS, custom(pool, json!({ "selector": {}, "targetPorts": [] }), Value::Null));
+        let objective = json!({ "priority": 5, "poolRef": { "name": pool } });
+        picture.fold(OBJECTIVES, custom(&format!("hot-{pool}"), objective, Value::Null));
+        let at = format!("2026-01-0{}T00:00:00Z", if pool == "p" { 1 } else { 2 });
+        picture.fold(REWRITES, rewrite(pool, &at, pool, Some("m"), &format!("{pool}-m")));
+    }
+    let book = picture.policies().unwrap();
+    let said = |pool| (book.of(pool).rewrite("m", 0), ["hot-p", "hot-q"].map(|name| book.of(pool).priority(name)));
+    assert_eq!(said(Some("n/p")), (Some("p-m"), [5, 0]));
+    assert_eq!(said(Some("n/q")), (Some("q-m"), [0, 5]));
+    assert_eq!(said(None), (Some("p-m"), [5, 5]));
+    assert_eq!(said(Some("q")), (None, [0, 0]), "a pool is named with its namespace");
 }
 
 #[test]
