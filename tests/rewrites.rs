@@ -167,11 +167,14 @@ async fn finish(stack: Stack) {
 
 #[tokio::test]
 async fn a_buffered_request_is_rewritten_and_its_answer_names_what_was_asked_for() {
-    let (_api, stack) = Box::pin(start(QUICKSTART, 2, &[])).await;
-    let named = story(&stack).await;
-    assert!(named.iter().all(|name| name == PUBLIC), "{named:?}");
-    others_are_left_alone(&stack).await;
-    finish(stack).await;
+    for mode in ["BUFFERED", "BUFFERED_PARTIAL"] {
+        let text = envoy(QUICKSTART, &[("request_body_mode: BUFFERED", &format!("request_body_mode: {mode}"))]);
+        let (_api, stack) = Box::pin(start(&text, 2, &[])).await;
+        let named = story(&stack).await;
+        assert!(named.iter().all(|name| name == PUBLIC), "{mode}: {named:?}");
+        others_are_left_alone(&stack).await;
+        finish(stack).await;
+    }
 }
 
 #[tokio::test]
@@ -220,6 +223,9 @@ async fn dribble() -> (u16, AbortOnDropHandle<()>) {
         if let Some(encoding) = header("x-encoding") {
             response = response.header("content-encoding", encoding);
         }
+        if header("x-fail").is_some() {
+            response = response.status(422);
+        }
         if header("x-length").is_some() {
             response = response.header("content-length", text.len());
         }
@@ -252,6 +258,7 @@ async fn an_answer_in_small_pieces_changes_in_its_model_alone_and_one_that_we_ca
             ("text/event-stream", events, "x-none", true),
             ("application/json", r#"{"model":"base/"#, "x-length", true),
             ("application/json", plain, "x-encoding", false),
+            ("application/json", plain, "x-fail", false),
             ("text/plain", plain, "x-length", false),
         ] {
             let headers = [("x-type", kind), ("x-text", text), (more, "gzip")];

@@ -169,7 +169,7 @@ impl Renamed {
     /// Goes on by a byte, or by all bytes that mean nothing here.
     fn step(&mut self, piece: &mut Piece<'_>) {
         let rest = piece.rest();
-        if mem::take(&mut self.is_escaped) {
+        if mem::take(&mut self.is_escaped) && !(self.is_stream && rest.starts_with(b"\n")) {
             piece.at += 1;
             return;
         }
@@ -210,7 +210,7 @@ impl Renamed {
             (Place::Key | Place::String, b'"') => self.place = Place::Text,
             (Place::Model, b'"') => self.end_value(piece, true),
             (place, byte) => {
-                self.is_escaped = byte == b'\\' && place != Place::Over;
+                self.is_escaped = byte == b'\\';
                 if place == Place::Key {
                     self.key.push(byte);
                 }

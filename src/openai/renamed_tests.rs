@@ -96,7 +96,7 @@ fn events_that_nest_their_answer_get_its_other_name_too() {
 
 #[test]
 fn a_line_that_breaks_off_costs_only_itself() {
-    let text = "data: {\"model\":\"serv\ndata: {\"a\":\"\ndata: {\"model\":\"served\"}\n\n";
+    let text = "data: {\"model\":\"serv\ndata: {\"a\":\"\\\ndata: {\"model\":\"served\"}\n\n";
     assert_eq!(events(text), text.replace("served", "asked"));
 }
 
