@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 BENCH_FLAGS ?=
 COMPARE_FLAGS ?=
 
-.PHONY: help demo build test test-kube test-llama test-shuttle test-vllm check check-deploy image bench bench-scrape compare fuzz envoy clean
+.PHONY: help demo build test test-kube test-llama test-shuttle test-vllm check check-deploy image sbom bench bench-scrape compare fuzz envoy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -88,6 +88,9 @@ check-deploy: ## render the manifests with kubectl, and put the alerts to promto
 image: ## the container image, with buildah (IMAGE=name, BINARY=a static program that is there already)
 	@tools/image.sh
 
+sbom: ## what the program is made of, as CycloneDX (installs cargo-cyclonedx into .cyclonedx once)
+	@tools/sbom.sh $(or $(CARGO_TARGET_DIR),target)/fairlead.cdx.json
+
 bench: envoy ## what Fairlead costs through Envoy beside a no-op service, then micro-benchmarks
 	@$(MAKE) build PROFILE=release
 	@$(or $(CARGO_TARGET_DIR),target)/release/fairlead-lab bench --envoy $(ENVOY_BIN) $(BENCH_FLAGS)
@@ -111,4 +114,4 @@ envoy: ## fetch the pinned Envoy into .envoy (ENVOY=/path uses yours)
 
 clean: ## remove what was built, fetched and written at run time
 	@$(CARGO) clean --quiet
-	@rm -rf .envoy .kube .llama .vllm run
+	@rm -rf .cyclonedx .envoy .kube .llama .vllm run

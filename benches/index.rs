@@ -239,7 +239,7 @@ fn whole_220_kib(bencher: Bencher<'_, '_>, (_, phrase): (&str, &str)) {
 }
 
 fn hash(head: &head::Head<'_>) -> Chain {
-    let mut chainer = Chainer::new(&Root { model: "llama", ..Root::default() }, 4096, head.prompt_bytes());
+    let mut chainer = Chainer::new(&Root { model: "llama", ..Root::default() }, 4096, head.prompt_size().text_bytes);
     canonical::write(head, |piece| chainer.push(piece));
     chainer.finish()
 }

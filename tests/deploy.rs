@@ -174,7 +174,7 @@ fn the_role_may_look_at_four_kinds_and_do_nothing_else() {
         roles += 1;
         let mut resources = Vec::new();
         for rule in object["rules"].as_array().unwrap() {
-            assert_eq!(rule["verbs"], serde_json::json!(["get", "list", "watch"]), "{file}");
+            assert_eq!(rule["verbs"], serde_json::json!(["list", "watch"]), "{file}");
             resources.extend(rule["resources"].as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned));
         }
         let expected = ["pods", "modeladapters", "inferencepools", "inferenceobjectives", "inferencemodelrewrites"];
@@ -254,6 +254,23 @@ fn shipped_configurations_are_valid() {
 }
 
 #[test]
+fn a_pod_may_take_longer_to_stop_than_fairlead_and_the_autoscaler_alone_counts_pods() {
+    let deployment = &objects(&read("base/deployment.yaml"))[0]["spec"];
+    let autoscaler = &objects(&read("base/autoscaler.yaml"))[0]["spec"];
+    assert!(deployment["replicas"].is_null() && autoscaler["minReplicas"].as_u64() >= Some(2));
+    let pod = &deployment["template"]["spec"];
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    for file in ["base/fairlead.yaml", "overlays/standalone/fairlead.yaml"] {
+        let shutdown = &objects(&read(file))[0]["shutdown"];
+        let seconds = |key: &str| shutdown[key].as_str().unwrap().strip_suffix('s').unwrap().parse::<u64>().unwrap();
+        assert!(grace > seconds("delay") + seconds("grace"), "{file}");
+    }
+    let envoy = &objects(&read("overlays/standalone/pod.yaml"))[0]["spec"]["template"]["spec"]["containers"][1];
+    let sleep = envoy["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+    assert!(sleep < grace, "Envoy would be killed in the middle of its sleep");
+}
+
+#[test]
 fn the_image_runs_without_privileges_and_holds_the_program_alone() {
     let file = read("Dockerfile");
     let stage = file.rsplit("\nFROM ").next().unwrap();
@@ -262,6 +279,24 @@ fn the_image_runs_without_privileges_and_holds_the_program_alone() {
     let deployment = read("base/deployment.yaml");
     for line in ["runAsNonRoot: true", "runAsUser: 65532", "readOnlyRootFilesystem: true", "drop: [ALL]"] {
         assert!(deployment.contains(line), "{line}");
+    }
+}
+
+#[test]
+fn the_image_is_compiled_by_the_toolchain_of_the_tests() {
+    let toolchain = include_str!("../rust-toolchain.toml");
+    let version = toolchain.split("channel = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-bookworm AS build\n")), "{version}");
+}
+
+#[test]
+fn the_images_context_is_what_the_program_is_compiled_from_and_nothing_else() {
+    let ignored = include_str!("../.dockerignore");
+    let rules: Vec<_> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(rules, ["*", "!Cargo.toml", "!Cargo.lock", "!benches", "!src", "!tests/support"]);
+    // Compiled into the program, so it has to be in there.
+    for file in ["src/admin/page.html", "src/routing/strategies.md", "tests/support/Cargo.toml"] {
+        assert!(root().join("..").join(file).is_file(), "{file}");
     }
 }
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Builds the image with buildah and looks at what came out. With BINARY=FILE, a static program, nothing is compiled or pulled.
+# BUILD_FLAGS are handed to buildah, such as --pull-always, or --volume for a certificate authority of your own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${IMAGE:-localhost/fairlead:0.1.0}
 command -v buildah >/dev/null || { echo 'buildah is not installed' >&2; exit 1; }
-flags=(--isolation "${BUILDAH_ISOLATION:-chroot}" --file deploy/Dockerfile --tag "$name")
+read -ra more <<<"${BUILD_FLAGS:-}"
+flags=(--layers --isolation "${BUILDAH_ISOLATION:-chroot}" --file deploy/Dockerfile --tag "$name" "${more[@]}")
 if [[ -n ${BINARY:-} ]]; then
   ldd "$BINARY" 2>&1 | grep -qE 'statically linked|not a dynamic' || { echo "'$BINARY' is not static" >&2; exit 1; }
   stage=$(mktemp -d)

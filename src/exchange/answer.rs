@@ -221,7 +221,9 @@ impl Exchange {
     fn learn_from(&self, usage: Usage, expected: Option<u64>) {
         let snapshot = self.core.reader.load();
         let base = self.view(&snapshot).adapter_of.unwrap_or(&self.asked.model);
-        self.core.token_sizes.learn(base, u64::from(self.asked.prompt_bytes), usage.prompt_tokens);
+        if self.asked.media == 0 {
+            self.core.token_sizes.learn(base, u64::from(self.asked.prompt_bytes), usage.prompt_tokens);
+        }
         if let (Some(expected), Some(reported)) = (expected, usage.cached_tokens) {
             self.core.metrics.prefix_reported(usage.prompt_tokens, expected.min(usage.prompt_tokens), reported);
         }

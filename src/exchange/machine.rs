@@ -23,6 +23,9 @@ use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, 
 const PREFIX_BLOCKS_MAX: usize = 4096;
 /// Answers to one request that count at most: engines refuse more, and nobody is to seem full until they do.
 const ANSWERS_MAX: u32 = 128;
+/// What an inline media file is taken for. Engines make some hundred to some thousand tokens of an image, by its size in
+/// pixels and not in bytes.
+const MEDIA_TOKENS: u32 = 1024;
 /// Longest name of a model that may exist, in bytes.
 const MODEL_BYTES_MAX: usize = 8 * 1024;
 /// When to come back after a 503 that discovery or a restart will mend.
@@ -279,14 +282,16 @@ impl Exchange {
         let own = |text: &Option<Cow<'_, str>>| text.as_deref().filter(is_short).map(Into::into);
         let expected = self.core.policy.expected_output_tokens;
         let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
-        let bytes = head.prompt_bytes();
+        let size = head.prompt_size();
         #[expect(clippy::cast_sign_loss, reason = "a quotient of positive numbers")]
-        let prompt_tokens = (bytes as f64 / self.bytes_per_token(model)) as u32;
+        let text_tokens = (size.text_bytes as f64 / self.bytes_per_token(model)) as u32;
+        let media = u32::try_from(size.media).unwrap_or(u32::MAX);
         self.asked = Asked {
             model: model.into(),
-            prompt_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            prompt_bytes: u32::try_from(size.text_bytes).unwrap_or(u32::MAX),
+            media,
             work: Work {
-                prompt_tokens,
+                prompt_tokens: text_tokens.saturating_add(media.saturating_mul(MEDIA_TOKENS)),
                 output_tokens: output.saturating_mul(head.n.unwrap_or(1).clamp(1, ANSWERS_MAX)),
             },
             max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
@@ -323,7 +328,7 @@ impl Exchange {
         }
         let adapter_of = self.view(&snapshot).adapter_of;
         let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
-        let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, head.prompt_bytes());
+        let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, self.asked.prompt_bytes as usize);
         let mut key = self.core.lookup.is_some().then(|| Key::of_model(&self.asked.model));
         let is_whole = canonical::write(head, |piece| {
             if let Some(key) = &mut key {

@@ -42,6 +42,17 @@ fn a_request_is_as_urgent_as_the_objective_that_it_names() {
 }
 
 #[test]
+fn an_inline_image_weighs_as_an_image_and_not_as_text() {
+    let image = "iVBORw0KGgo/".repeat(100_000);
+    let body = format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{image}"}}}}]}}]}}"#
+    );
+    let (exchange, step) = asked(&body);
+    assert!(matches!(step, Step::Send));
+    assert!((MEDIA_TOKENS..2 * MEDIA_TOKENS).contains(&exchange.asked.work.prompt_tokens));
+}
+
+#[test]
 fn texts_too_long_to_mean_anything_are_not_kept_when_the_body_is_gone() {
     let limit = KeptHeaders::VALUE_BYTES_MAX;
     for (length, is_kept) in [(limit, true), (limit + 1, false)] {

@@ -51,6 +51,10 @@ impl TokenSizes {
         if let Some(size) = self.models.load().get(model) {
             return Some(Arc::clone(size));
         }
+        // Nothing is copied for a model that there is no room for.
+        if self.models.load().len() >= MODELS_MAX {
+            return None;
+        }
         self.models.rcu(|models| {
             let mut models = HashMap::clone(models);
             if models.len() < MODELS_MAX {

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::body_error::BodyError;
 use super::fields::{HeadSeed, Progress, Refusal};
+use super::media::{self, PromptSize};
 use super::multipart;
 use super::paths::{Api, BodyKind};
 
@@ -60,9 +61,10 @@ impl Head<'_> {
         self.model.as_deref().ok_or(BodyError::MissingModel)
     }
 
-    /// Bytes of JSON that the model is to read: prompt, preamble and tools. A media file sent inline counts in full.
-    pub fn prompt_bytes(&self) -> usize {
-        [self.prompt, self.preamble, self.tools].into_iter().flatten().map(|raw| raw.get().len()).sum()
+    /// What the model is to read: prompt, preamble and tools.
+    pub fn prompt_size(&self) -> PromptSize {
+        let parts = [self.prompt, self.preamble, self.tools].into_iter().flatten();
+        parts.map(|raw| media::measure(raw.get())).sum()
     }
 }
 

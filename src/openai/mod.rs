@@ -10,6 +10,7 @@
 //! | `fields` | which JSON keys `head` reads for which API, and the visitor that reads them |
 //! | `seeds` | the typed values behind those keys |
 //! | `canonical` | the prompt as bytes of one form, for hashing |
+//! | `media` | files in the prompt, told from its text |
 //! | `json_string` | strings in raw JSON: their end, their characters |
 //! | `multipart` | the same head from `multipart/form-data`, without touching the file part |
 //! | `body_error` | everything that can be wrong with a body |
@@ -29,6 +30,7 @@ pub mod head;
 #[cfg(test)]
 mod head_tests;
 mod json_string;
+mod media;
 pub mod models;
 pub mod multipart;
 pub mod paths;

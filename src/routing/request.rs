@@ -15,8 +15,10 @@ pub struct Asked {
     pub model: Box<str>,
     /// Its size.
     pub work: Work,
-    /// Bytes that its prompt's tokens were estimated from; 0 where there are none.
+    /// Bytes of text that its prompt's tokens were estimated from; 0 where there are none.
     pub prompt_bytes: u32,
+    /// Media files that are in its prompt.
+    pub media: u32,
     /// Tokens to which it limits its answer.
     pub max_tokens: Option<u32>,
     /// The answer is wanted as a stream.

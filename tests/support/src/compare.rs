@@ -8,7 +8,8 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
-use crate::bench::rig::{admin_url, start_envoy, start_fairlead};
+use crate::bench::rig::{FAIRLEAD, admin_url, start_envoy, start_fairlead};
+use crate::bench::way::Way;
 use crate::harness::{Child, Folder, find_envoy, get, wait_until};
 use crate::load::{LoadOptions, Pace, Report, Spread, Table, run as load};
 
@@ -105,11 +106,11 @@ impl CompareArgs {
     async fn turn(&self, strategy: &str) -> anyhow::Result<Report> {
         let (folder, own) = (Folder::temporary()?, std::env::current_exe().context("path of this program")?);
         let _engines = self.start_engines(&folder).await?;
-        let _fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &self.config.join("\n")).await?;
+        let _fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &self.config.join("\n"), &[]).await?;
         let text = std::fs::read_to_string(&self.envoy_config)
             .with_context(|| format!("Envoy configuration '{}'", self.envoy_config.display()))?;
         let envoy = find_envoy(self.envoy.as_deref())?;
-        let (_envoy, address) = start_envoy(&envoy, &text, false, "fairlead.sock", &folder, "compare").await?;
+        let (_envoy, address) = start_envoy(&envoy, &text, Way::Unix(FAIRLEAD), &folder, "compare").await?;
         let mut models = vec!["llama-3-8b".to_owned()];
         models.splice(..usize::from(!self.loras.is_empty()), self.loras.iter().cloned());
         let options = LoadOptions {
@@ -167,7 +168,7 @@ impl CompareArgs {
     async fn listed(&self) -> anyhow::Result<Vec<String>> {
         let (folder, own) = (Folder::temporary()?, std::env::current_exe().context("path of this program")?);
         folder.write("endpoints.yaml", "[]\n")?;
-        let _fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &self.config.join("\n")).await?;
+        let _fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &self.config.join("\n"), &[]).await?;
         let (_, page) = get(&format!("{}/api/strategies", admin_url(&folder)?)).await?;
         strategy_names(&page)
     }

@@ -78,7 +78,7 @@ impl ScrapeCostArgs {
         let own = std::env::current_exe().context("path of this program")?;
         let _fleet = self.start_fleet(&own, endpoints, busy, &folder).await?;
         let extra = format!("routing: {{ algorithm: {} }}\n{}\n", self.algorithm, self.config.join("\n"));
-        let fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &extra).await?;
+        let fairlead = start_fairlead(self.fairlead.as_deref(), &own, &folder, &extra, &[]).await?;
         let admin = admin_url(&folder)?;
         let read = || async { scrapes(&admin).await.is_some_and(|(ok, _)| ok >= endpoints as f64) };
         wait_until("every endpoint read once", FIRST_READING, read).await?;

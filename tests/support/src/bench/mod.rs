@@ -6,6 +6,7 @@
 mod report;
 pub(crate) mod rig;
 mod streams;
+pub(crate) mod way;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -40,6 +41,9 @@ pub struct BenchArgs {
     /// Bytes of each prompt; may be given several times.
     #[arg(long, value_delimiter = ',', default_value = "1024,225280", value_name = "BYTES")]
     prompt_bytes: Vec<usize>,
+    /// Fairlead and the no-op service at TCP ports instead of unix sockets, and Fairlead over TLS too.
+    #[arg(long)]
+    tls: bool,
     /// Strategies of Fairlead to measure.
     #[arg(long, value_delimiter = ',', default_value = "least-request", value_name = "NAME")]
     strategies: Vec<String>,
@@ -73,7 +77,7 @@ impl BenchArgs {
             for _ in 0..self.rounds {
                 for case in rig.cases() {
                     for strategy in case.strategies(&self.strategies) {
-                        report.add(*bytes, case, strategy, self.turn(&rig, case, strategy, *bytes).await?);
+                        report.add(*bytes, case, &case.label(strategy), self.turn(&rig, case, strategy, *bytes).await?);
                     }
                 }
             }

@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::rig::Case;
 use super::streams::Streams;
 
+/// What ends the name of a service that is asked over TLS.
+pub(super) const TLS: &str = ", TLS";
+
 /// One turn of one case.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample {
@@ -48,6 +51,14 @@ impl Row {
     fn is_noop(&self) -> bool {
         self.service == "no-op"
     }
+
+    /// The median of the ratios to another row in the same round: neighbours in time share the machine's mood.
+    fn ratio(&self, other: &Self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        let mut ratios: Vec<f64> =
+            self.samples.iter().zip(&other.samples).map(|(own, other)| of(own) / of(other)).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().filter(|ratio| ratio.is_finite())
+    }
 }
 
 impl Report {
@@ -65,16 +76,34 @@ impl Report {
         }
     }
 
-    /// The median of the ratios to the no-op service in the same round: neighbours in time share the machine's mood.
-    fn ratio(&self, row: &Row, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let floor = self
-            .rows
-            .iter()
-            .find(|other| other.is_noop() && other.mode == row.mode && other.prompt_bytes == row.prompt_bytes)?;
-        let mut ratios: Vec<f64> =
-            row.samples.iter().zip(&floor.samples).map(|(own, floor)| of(own) / of(floor)).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().filter(|ratio| ratio.is_finite())
+    /// The row of the same bodies whose service is like that.
+    fn beside(&self, row: &Row, is_it: impl Fn(&Row) -> bool) -> Option<&Row> {
+        self.rows.iter().find(|other| other.mode == row.mode && other.prompt_bytes == row.prompt_bytes && is_it(other))
+    }
+
+    fn to_noop(&self, row: &Row, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        row.ratio(self.beside(row, Row::is_noop)?, of)
+    }
+
+    /// What TLS costs: each row with it beside the same one without.
+    fn write_tls(&self, out: &mut impl Write) -> io::Result<()> {
+        for row in &self.rows {
+            let Some(plain) = row.service.strip_suffix(TLS) else { continue };
+            let Some(plain) = self.beside(row, |other| other.service == plain) else { continue };
+            let ratio = |of: fn(&Sample) -> f64| row.ratio(plain, of).unwrap_or(f64::NAN);
+            writeln!(
+                out,
+                "TLS ÷ plaintext, {} bytes, {}, {}: own CPU {:.2}, Envoy CPU {:.2}, p50 {:.2}, p99 {:.2}",
+                row.prompt_bytes,
+                row.mode,
+                plain.service,
+                ratio(|sample| sample.own_cpu_us),
+                ratio(|sample| sample.envoy_cpu_us),
+                ratio(|sample| sample.p50_ms),
+                ratio(|sample| sample.p99_ms),
+            )?;
+        }
+        Ok(())
     }
 
     pub(super) fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
@@ -97,11 +126,12 @@ impl Report {
                 row.median(|sample| sample.p99_ms),
                 row.median(|sample| sample.envoy_cpu_us),
                 row.median(|sample| sample.own_cpu_us),
-                ratio(self.ratio(row, |sample| sample.requests_per_second)),
-                ratio(self.ratio(row, |sample| sample.own_cpu_us).filter(|_| !row.service.starts_with("no ext"))),
+                ratio(self.to_noop(row, |sample| sample.requests_per_second)),
+                ratio(self.to_noop(row, |sample| sample.own_cpu_us).filter(|_| !row.service.starts_with("no ext"))),
             )?;
         }
         writeln!(out, "\nFairlead without requests: {:.1} % of a core (reading metrics)", 100.0 * self.idle_cpu_share)?;
+        self.write_tls(out)?;
         if let Some(streams) = &self.streams {
             writeln!(
                 out,

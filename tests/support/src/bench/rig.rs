@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::BenchArgs;
+use super::report::TLS;
+use super::way::Way;
 use crate::harness::{Child, Folder, find_envoy, free_address, quickstart};
 
 const READY: Duration = Duration::from_secs(20);
-/// Switches the `ext_proc` filter off for the route.
-const DISABLED: &str = "- match: { prefix: \"/\" }
-                typed_per_filter_config: { envoy.filters.http.ext_proc: { \"@type\": \
-                        type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, disabled: true } }";
+/// Fairlead's unix socket in the run folder.
+pub(crate) const FAIRLEAD: &str = "fairlead.sock";
+const NOOP: &str = "noop.sock";
 
 /// Who answers `ext_proc` in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ enum Service {
     Nobody,
     Noop,
     Fairlead,
+    /// The same process, over TLS.
+    FairleadTls,
 }
 
 /// One thing to measure: a body mode and a service, with an Envoy of its own.
@@ -40,7 +43,7 @@ impl Case {
     }
 
     pub(super) fn is_fairlead(&self) -> bool {
-        self.service == Service::Fairlead
+        matches!(self.service, Service::Fairlead | Service::FairleadTls)
     }
 
     /// The strategies to measure here: one nameless where nobody routes.
@@ -48,7 +51,15 @@ impl Case {
         match self.service {
             Service::Nobody => vec!["no ext_proc"],
             Service::Noop => vec!["no-op"],
-            Service::Fairlead => all.iter().map(String::as_str).collect(),
+            Service::Fairlead | Service::FairleadTls => all.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// What a row of the table is called.
+    pub(super) fn label(&self, strategy: &str) -> String {
+        match self.service {
+            Service::FairleadTls => format!("{strategy}{TLS}"),
+            _ => strategy.to_owned(),
         }
     }
 }
@@ -76,18 +87,32 @@ impl Rig {
         let folder = Folder::temporary()?;
         let own = std::env::current_exe().context("path of this program")?;
         let engines = start_engines(&own, args.endpoints, &folder).await?;
-        let fairlead = start_fairlead(args.fairlead.as_deref(), &own, &folder, "").await?;
-        let socket = format!("unix:{}", folder.join("noop.sock").display());
-        let noop = Child::spawn("no-op", &own, &["noop", "--listen", &socket], &folder.join("noop.log"))?;
+        let ports = if args.tls { Some((free_address()?, free_address()?)) } else { None };
+        let port = ports.map(|(_, fairlead)| fairlead.to_string());
+        let flags = port.as_ref().map(|port| ["--listen-ext-proc", port, "--listen-tls", "accepted"]);
+        let flags = flags.as_ref().map_or(&[][..], |flags| &flags[..]);
+        let fairlead = start_fairlead(args.fairlead.as_deref(), &own, &folder, "", flags).await?;
+        let listen =
+            ports.map_or_else(|| format!("unix:{}", folder.join(NOOP).display()), |(noop, _)| noop.to_string());
+        let noop = Child::spawn("no-op", &own, &["noop", "--listen", &listen], &folder.join("noop.log"))?;
         let envoy = find_envoy(args.envoy.as_deref())?;
         let mut cases = Vec::new();
         for (mode, file) in [("BUFFERED", "quickstart.yaml"), ("duplex", "duplex.yaml")] {
-            for service in [Service::Nobody, Service::Noop, Service::Fairlead] {
-                if mode == "BUFFERED" || service != Service::Nobody {
-                    let text = fs::read_to_string(args.envoy_configs.join(file))
-                        .with_context(|| format!("Envoy configuration '{file}'"))?;
-                    cases.push(start_case(&envoy, &text, mode, service, &folder).await?);
-                }
+            let text = fs::read_to_string(args.envoy_configs.join(file))
+                .with_context(|| format!("Envoy configuration '{file}'"))?;
+            for service in [Service::Nobody, Service::Noop, Service::Fairlead, Service::FairleadTls] {
+                let way = match (service, ports) {
+                    (Service::Nobody, _) if mode == "BUFFERED" => Way::Nobody,
+                    (Service::Nobody, _) | (Service::FairleadTls, None) => continue,
+                    (Service::Noop, None) => Way::Unix(NOOP),
+                    (Service::Noop, Some((noop, _))) => Way::Tcp(noop),
+                    (Service::Fairlead, None) => Way::Unix(FAIRLEAD),
+                    (Service::Fairlead, Some((_, fairlead))) => Way::Tcp(fairlead),
+                    (Service::FairleadTls, Some((_, fairlead))) => Way::Tls(fairlead),
+                };
+                let name = format!("{mode}-{service:?}");
+                let (envoy, address) = start_envoy(&envoy, &text, way, &folder, &name).await?;
+                cases.push(Case { mode, service, envoy, address });
             }
         }
         Ok(Self { cases, fairlead, noop, _engines: engines, _folder: folder })
@@ -101,7 +126,7 @@ impl Rig {
         let own = match case.service {
             Service::Nobody => Duration::ZERO,
             Service::Noop => cpu_of(self.noop.id())?,
-            Service::Fairlead => cpu_of(self.fairlead.id())?,
+            Service::Fairlead | Service::FairleadTls => cpu_of(self.fairlead.id())?,
         };
         Ok(Cpu { envoy: cpu_of(case.envoy.id())?, own })
     }
@@ -134,23 +159,25 @@ async fn start_engines(own: &Path, count: usize, folder: &Folder) -> anyhow::Res
     Ok(engines)
 }
 
-/// Starts Fairlead on the folder's endpoints, with more of its configuration in `extra`.
+/// Starts Fairlead on the folder's endpoints, with more of its configuration in `extra`, overruled by `flags`.
 pub(crate) async fn start_fairlead(
     binary: Option<&Path>,
     own: &Path,
     folder: &Folder,
     extra: &str,
+    flags: &[&str],
 ) -> anyhow::Result<Child> {
     let binary = binary.map_or_else(|| own.with_file_name("fairlead"), Path::to_owned);
     let (admin, run) = (free_address()?, folder.path().display());
     let config = format!(
-        "listen: {{ ext_proc: \"unix:{run}/fairlead.sock\", admin: \"{admin}\" }}\n\
+        "listen: {{ ext_proc: \"unix:{run}/{FAIRLEAD}\", admin: \"{admin}\" }}\n\
          discovery: {{ file: {{ path: \"{run}/endpoints.yaml\" }} }}\n\
          envoy: {{ eds_file: \"{run}/eds/endpoints.yaml\" }}\n{extra}"
     );
     let path = folder.write("fairlead.yaml", &config)?;
     let path = path.to_str().context("the folder's path is not text")?;
-    let mut child = Child::spawn("fairlead", &binary, &["serve", "--config", path], &folder.join("fairlead.log"))?;
+    let arguments = [&["serve", "--config", path], flags].concat();
+    let mut child = Child::spawn("fairlead", &binary, &arguments, &folder.join("fairlead.log"))?;
     child.wait_ready(&format!("http://{admin}/readyz"), READY).await?;
     Ok(child)
 }
@@ -162,37 +189,16 @@ pub(crate) fn admin_url(folder: &Folder) -> anyhow::Result<String> {
     Ok(format!("http://{}", address.context("admin address")?))
 }
 
-async fn start_case(
-    envoy: &Path,
-    text: &str,
-    mode: &'static str,
-    service: Service,
-    folder: &Folder,
-) -> anyhow::Result<Case> {
-    let (socket, name) = match service {
-        Service::Nobody => ("noop.sock", "nobody"),
-        Service::Noop => ("noop.sock", "noop"),
-        Service::Fairlead => ("fairlead.sock", "fairlead"),
-    };
-    let (child, address) =
-        start_envoy(envoy, text, service == Service::Nobody, socket, folder, &format!("{mode}-{name}")).await?;
-    Ok(Case { mode, service, envoy: child, address })
-}
-
-/// Starts Envoy on a configuration of the repository, talking to `socket` of the folder.
+/// Starts Envoy on a configuration of the repository.
 pub(crate) async fn start_envoy(
     envoy: &Path,
     text: &str,
-    is_disabled: bool,
-    socket: &str,
+    way: Way,
     folder: &Folder,
     name: &str,
 ) -> anyhow::Result<(Child, SocketAddr)> {
     let (address, admin) = (free_address()?, free_address()?);
-    let mut text = quickstart(text, folder.path(), address, admin)?.replace("ext_proc.sock", socket);
-    if is_disabled {
-        text = text.replace("- match: { prefix: \"/\" }", DISABLED);
-    }
+    let text = way.fill(&quickstart(text, folder.path(), address, admin)?, folder.path())?;
     let config: PathBuf = folder.write(&format!("envoy-{name}.yaml"), &text)?;
     let config = config.to_str().context("the folder's path is not text")?;
     let arguments = ["-c", config, "--disable-hot-restart", "--concurrency", "1", "--log-level", "error"];

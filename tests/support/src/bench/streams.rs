@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::BenchArgs;
-use super::rig::{admin_url, memory_kib, start_envoy, start_fairlead};
+use super::rig::{FAIRLEAD, admin_url, memory_kib, start_envoy, start_fairlead};
+use super::way::Way;
 use crate::engine::{Capacity, Engine, EngineOptions, Timing};
 use crate::harness::{Folder, find_envoy, get, wait_until};
 use crate::load::{LoadOptions, Pace, run as load};
@@ -46,11 +47,11 @@ pub(super) async fn measure(args: &BenchArgs) -> anyhow::Result<Streams> {
         engines.push(engine);
     }
     folder.write("endpoints.yaml", &endpoints)?;
-    let fairlead = start_fairlead(args.fairlead.as_deref(), &own, &folder, "").await?;
+    let fairlead = start_fairlead(args.fairlead.as_deref(), &own, &folder, "", &[]).await?;
     let admin = admin_url(&folder)?;
     let text = std::fs::read_to_string(args.envoy_configs.join("quickstart.yaml"))?;
     let envoy = find_envoy(args.envoy.as_deref())?;
-    let (_envoy, address) = start_envoy(&envoy, &text, false, "fairlead.sock", &folder, "streams").await?;
+    let (_envoy, address) = start_envoy(&envoy, &text, Way::Unix(FAIRLEAD), &folder, "streams").await?;
     let before_kib = memory_kib(fairlead.id());
     let options = LoadOptions {
         url: format!("http://{address}"),
