@@ -72,14 +72,13 @@ impl Answer {
         let came = filled.saturating_sub(head.start);
         match head.length {
             Length::Known(length) if came >= length => Ok(whole(head.start + length, head.stays && came == length)),
-            Length::Known(_) => Ok(None),
             Length::UntilClosed if came > self.body_bytes_max => Err(BadAnswer::TooLarge),
-            Length::UntilClosed => Ok(None),
+            Length::Known(_) | Length::UntilClosed => Ok(None),
             Length::Chunked(mut end) => {
                 let end_max = head.start + self.body_bytes_max;
                 let last = put_together(buffer, filled, &mut end, end_max)?;
                 head.length = Length::Chunked(end);
-                Ok(last.and_then(|rest| Some(Whole { body: head.start..end, stays: head.stays && rest == 0 })))
+                Ok(last.map(|rest| Whole { body: head.start..end, stays: head.stays && rest == 0 }))
             }
         }
     }
@@ -265,7 +264,7 @@ mod tests {
         ] {
             assert!(matches!(text(head, body), Err(NotHttp(_))), "{head} {body}");
         }
-        assert_eq!(read(&[b'x'; HEAD_BYTES_MAX + 1], &[]), Err(NotHttp("no end of its head")));
+        assert_eq!(read(&vec![b'x'; HEAD_BYTES_MAX + 1], &[]), Err(NotHttp("no end of its head")));
     }
 
     proptest! {
