@@ -1,13 +1,19 @@
-//! Who holds each block. Sharded by hash; a shard is locked for the time of one lookup.
+//! Who holds each block. Sharded by hash; a shard is locked for the time of one lookup, or of a change to a few blocks.
 
+use std::hint::black_box;
 use std::sync::PoisonError;
+
+use smallvec::SmallVec;
 
 use super::account::Account;
 use super::endpoint_set::EndpointSet;
-use super::sync::RwLock;
+use super::sync::{RwLock, RwLockWriteGuard};
 use super::table::Table;
 
 const SHARDS: usize = 256;
+
+/// Blocks of a chain that are changed at once.
+const TOGETHER: usize = 32;
 
 /// A cache line of its own, so that locking one shard does not slow its neighbours.
 #[derive(Debug, Default)]
@@ -27,25 +33,63 @@ impl Default for Blocks {
 }
 
 impl Blocks {
-    /// The tables use the ends of a hash; the shard comes from its middle.
-    #[expect(clippy::indexing_slicing, reason = "a remainder of the length")]
+    #[expect(clippy::indexing_slicing, reason = "below the length")]
     fn shard(&self, hash: u64) -> &RwLock<Table<EndpointSet>> {
-        &self.shards[(hash >> 36) as usize % SHARDS].0
+        &self.shards[shard_of(hash)].0
     }
 
-    /// Adds a holder. False if there is no memory for it.
-    pub(super) fn add(&self, hash: u64, slot: u16, account: &Account) -> bool {
-        let mut table = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
-        // A set takes its first endpoints without memory, so none stays empty.
-        table.get_or_default(hash, account).is_some_and(|set| set.insert(slot, account))
+    /// Locks the shards of a few blocks.
+    fn lock(&self, hashes: &[u64]) -> Locked<'_> {
+        let mut shards: SmallVec<[usize; TOGETHER]> = hashes.iter().map(|hash| shard_of(*hash)).collect();
+        // In one order, so that no two threads wait for each other.
+        shards.sort_unstable();
+        shards.dedup();
+        let mut locked = Locked { tables: SmallVec::new(), places: [0; SHARDS] };
+        for (place, number) in (0..).zip(shards) {
+            if let (Some(shard), Some(known)) = (self.shards.get(number), locked.places.get_mut(number)) {
+                *known = place;
+                locked.tables.push(shard.0.write().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+        locked.touch(hashes);
+        locked
     }
 
-    /// Removes a holder, and the block with its last one.
-    pub(super) fn remove(&self, hash: u64, slot: u16, account: &Account) {
-        let mut table = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
-        let Some(set) = table.get_mut(hash) else { return };
-        if set.remove(slot, account) && set.len() == 0 {
-            table.remove(hash);
+    /// Adds a holder of blocks that follow each other, the first one first. Returns to how many: fewer than all if there
+    /// is no memory.
+    pub(super) fn add(&self, hashes: &[u64], slot: u16, account: &Account) -> usize {
+        let mut added = 0;
+        for few in hashes.chunks(TOGETHER) {
+            let mut locked = self.lock(few);
+            for hash in few {
+                let more = |set: &mut EndpointSet| set.insert(slot, account);
+                let room =
+                    |table: &mut Table<_>| table.change_or_insert(*hash, account, more, || EndpointSet::of(slot));
+                if !locked.table(*hash).is_some_and(room) {
+                    return added;
+                }
+                added += 1;
+            }
+        }
+        added
+    }
+
+    /// Removes a holder of blocks that follow each other, the last one first; each goes with its last holder.
+    pub(super) fn remove(&self, hashes: &[u64], slot: u16, account: &Account) {
+        for few in hashes.rchunks(TOGETHER) {
+            let mut locked = self.lock(few);
+            for hash in few.iter().rev() {
+                let Some(table) = locked.table(*hash) else { continue };
+                match table.get_mut(*hash) {
+                    Some(set) if set.is_only(slot) => {
+                        table.remove(*hash);
+                    }
+                    Some(set) => {
+                        set.remove(slot, account);
+                    }
+                    None => {}
+                }
+            }
         }
     }
 
@@ -79,4 +123,31 @@ impl Blocks {
     pub(super) const fn bytes_min() -> usize {
         SHARDS * size_of::<Shard>()
     }
+}
+
+/// The shards of a few blocks, locked.
+struct Locked<'a> {
+    tables: SmallVec<[RwLockWriteGuard<'a, Table<EndpointSet>>; TOGETHER]>,
+    /// By shard: where it is in `tables`.
+    places: [u8; SHARDS],
+}
+
+impl Locked<'_> {
+    fn table(&mut self, hash: u64) -> Option<&mut Table<EndpointSet>> {
+        let place = *self.places.get(shard_of(hash))?;
+        self.tables.get_mut(usize::from(place)).map(|table| &mut **table)
+    }
+
+    /// Has the processor wait for the memory of all these blocks at once: what changes them waits for one after the other.
+    fn touch(&mut self, hashes: &[u64]) {
+        if hashes.len() > 1 {
+            let known = |hash: &&u64| self.table(**hash).is_some_and(|table| table.get(**hash).is_some());
+            black_box(hashes.iter().filter(known).count());
+        }
+    }
+}
+
+/// The tables use the ends of a hash; the shard comes from its middle.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 36) as usize % SHARDS
 }

@@ -24,6 +24,20 @@ impl Default for EndpointSet {
 }
 
 impl EndpointSet {
+    /// A set of one, which takes no memory beside its own.
+    pub(super) fn of(slot: u16) -> Self {
+        let mut slots = [0; FEW];
+        if let Some(first) = slots.first_mut() {
+            *first = slot;
+        }
+        Self::Few { len: 1, slots }
+    }
+
+    /// Whether nobody but this slot is in.
+    pub(super) fn is_only(&self, slot: u16) -> bool {
+        self.len() == 1 && self.contains(slot)
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Few { len, .. } => usize::from(*len),

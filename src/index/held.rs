@@ -162,13 +162,13 @@ impl HeldIndex {
     }
 
     pub(super) fn enter(&self, row: RowNumber, endpoint: EndpointId, hash: u64) -> bool {
-        let room = self.blocks.add(hash, row, &self.account);
+        let room = self.blocks.add(&[hash], row, &self.account) == 1;
         self.expected.told(endpoint, hash);
         room
     }
 
     pub(super) fn leave(&self, row: RowNumber, hash: u64) {
-        self.blocks.remove(hash, row, &self.account);
+        self.blocks.remove(&[hash], row, &self.account);
     }
 
     pub(super) fn count_tier(&self, tier: Tier, by: i64) {

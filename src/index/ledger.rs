@@ -65,10 +65,7 @@ impl Ledger {
             self.claim(*id, used.claim);
         }
         let missing = hashes.get(held..).unwrap_or_default();
-        let mut evicted = 0;
-        while self.held + missing.len() > capacity && self.evict_block(place) {
-            evicted += 1;
-        }
+        let evicted = self.evict((self.held + missing.len()).saturating_sub(capacity), place);
         Used { evicted, whole: missing.is_empty() || self.add(&path, missing, used, place) }
     }
 
@@ -79,7 +76,7 @@ impl Ledger {
         if !self.runs.make_room(account) || !self.starts.make_room(account) || !account.take(size_of_val(missing)) {
             return false;
         }
-        let added = missing.iter().take_while(|hash| place.blocks.add(**hash, place.slot, account)).count();
+        let added = place.blocks.add(missing, place.slot, account);
         let mut hashes = Vec::with_capacity(missing.len());
         hashes.extend(missing.iter().take(added));
         let run = Run::new(hashes, used.now, used.claim);
@@ -207,18 +204,23 @@ impl Ledger {
         self.remove(self.runs.oldest(), place)
     }
 
-    /// Drops the last block of the oldest run.
-    pub(super) fn evict_block(&mut self, place: Place<'_>) -> bool {
-        let id = self.runs.oldest();
-        let Some(run) = self.runs.get_mut(id) else { return false };
-        if run.hashes.len() <= 1 {
-            return self.remove(id, place) > 0;
+    /// Drops so many blocks, each time the last one of the oldest run. Returns how many there were.
+    pub(super) fn evict(&mut self, count: usize, place: Place<'_>) -> usize {
+        let mut left = count;
+        while left > 0 {
+            let id = self.runs.oldest();
+            let Some(run) = self.runs.get_mut(id) else { break };
+            let stays = run.hashes.len().saturating_sub(left);
+            if stays == 0 {
+                left -= self.remove(id, place).clamp(1, left);
+                continue;
+            }
+            place.blocks.remove(run.hashes.get(stays..).unwrap_or_default(), place.slot, place.account);
+            run.hashes.truncate(stays);
+            self.held -= left;
+            left = 0;
         }
-        if let Some(hash) = run.hashes.pop() {
-            place.blocks.remove(hash, place.slot, place.account);
-            self.held -= 1;
-        }
-        true
+        count - left
     }
 
     fn remove(&mut self, id: RunId, place: Place<'_>) -> usize {
@@ -226,9 +228,7 @@ impl Ledger {
             return 0;
         }
         let Some(run) = self.runs.remove(id) else { return 0 };
-        for hash in run.hashes.iter().rev() {
-            place.blocks.remove(*hash, place.slot, place.account);
-        }
+        place.blocks.remove(&run.hashes, place.slot, place.account);
         if let Some(first) = run.hashes.first() {
             self.starts.remove(*first);
         }

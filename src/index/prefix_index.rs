@@ -199,11 +199,9 @@ impl PrefixIndex {
     pub fn set_capacity(&self, id: EndpointId, blocks: usize) {
         let Some(mut ledger) = self.open(id) else { return };
         ledger.capacity = Some(blocks);
-        let mut evicted = 0;
-        while ledger.held() > blocks && ledger.evict_block(self.place(id.slot)) {
-            evicted += 1;
-        }
-        self.evicted_full.fetch_add(evicted, Relaxed);
+        let excess = ledger.held().saturating_sub(blocks);
+        let evicted = ledger.evict(excess, self.place(id.slot));
+        self.evicted_full.fetch_add(evicted as u64, Relaxed);
         self.publish(id.slot, &ledger);
     }
 

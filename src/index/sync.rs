@@ -2,6 +2,6 @@
 //! which plays through the orders in which threads can run.
 
 #[cfg(all(test, shuttle))]
-pub(super) use shuttle::sync::{Mutex, MutexGuard, RwLock, atomic};
+pub(super) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockWriteGuard, atomic};
 #[cfg(not(all(test, shuttle)))]
-pub(super) use std::sync::{Mutex, MutexGuard, RwLock, atomic};
+pub(super) use std::sync::{Mutex, MutexGuard, RwLock, RwLockWriteGuard, atomic};

@@ -1,6 +1,7 @@
 //! A hash table whose memory is accounted for before it is taken.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::account::Account;
@@ -63,12 +64,25 @@ impl<V> Table<V> {
         room
     }
 
-    /// The value of a key, a new one if it was not in. `None` if there is no memory for that.
-    pub(super) fn get_or_default(&mut self, hash: u64, account: &Account) -> Option<&mut V>
-    where
-        V: Default,
-    {
-        if self.make_room(account) { Some(self.map.entry(hash).or_default()) } else { self.map.get_mut(&hash) }
+    /// Changes the value of a key, or enters a new one for it. False if `change` says so, or if there is no memory.
+    #[must_use]
+    pub(super) fn change_or_insert(
+        &mut self,
+        hash: u64,
+        account: &Account,
+        change: impl FnOnce(&mut V) -> bool,
+        new: impl FnOnce() -> V,
+    ) -> bool {
+        if !self.make_room(account) {
+            return self.map.get_mut(&hash).is_some_and(change);
+        }
+        match self.map.entry(hash) {
+            Entry::Occupied(mut entry) => change(entry.get_mut()),
+            Entry::Vacant(place) => {
+                place.insert(new());
+                true
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, hash: u64) -> Option<V> {

@@ -1,15 +1,14 @@
 //! What is kept of one engine from reading to reading, and how one is read.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-use http::Uri;
 
 use crate::domain::{Clock, EngineKind, Gauge, Gauges};
 use crate::state::{Adapters, Endpoint, Mark};
 
 use super::engines::{self, Engine};
-use super::fetch::{FetchError, Fetcher, uri};
+use super::fetch::{FetchError, Fetcher, Line, PageAddress};
 use super::lens::{Lens, Lenses};
 use super::reading::Reading;
 use super::windows::Windows;
@@ -49,7 +48,9 @@ pub(super) struct Book {
     started: Option<f64>,
     levels: Gauges,
     /// Addresses of pages that were read before.
-    uris: Vec<(Box<str>, Uri)>,
+    pages: Vec<(Box<str>, Arc<PageAddress>)>,
+    /// The connection to the engine.
+    line: Line,
     /// Something happened at the engine since the reading before.
     pub(super) is_busy: bool,
 }
@@ -75,7 +76,8 @@ impl Book {
             windows: Windows::over(window),
             started: None,
             levels: Gauges::default(),
-            uris: Vec::new(),
+            pages: Vec::new(),
+            line: Line::default(),
             is_busy: true,
         }
     }
@@ -162,9 +164,9 @@ impl Book {
         context: &Context,
         gathered: &mut Gathered,
     ) -> Result<(), FetchError> {
-        let uri = self.uri(endpoint, loads::PATH)?;
+        let page = self.page(endpoint, loads::PATH)?;
         let question = endpoint.live.ask();
-        let gauges = context.fetcher.page(&uri, loads::read).await?.ok_or(FetchError::NothingKnown)?;
+        let gauges = context.fetcher.page(&page, &mut self.line, loads::read).await?.ok_or(FetchError::NothingKnown)?;
         gathered.mark = Some(endpoint.live.mark_since(question));
         gathered.gauges = gauges;
         Ok(())
@@ -178,10 +180,12 @@ impl Book {
         context: &Context,
         gathered: &mut Gathered,
     ) -> Result<(), FetchError> {
-        let uri = self.uri(endpoint, path)?;
+        let (page, mut line) = (self.page(endpoint, path)?, mem::take(&mut self.line));
         let question = endpoint.live.ask();
-        let page = context.fetcher.page(&uri, |page| self.take_page(page, endpoint, lenses, context, gathered));
-        page.await?;
+        let take = |page: &[u8]| self.take_page(page, endpoint, lenses, context, gathered);
+        let read = context.fetcher.page(&page, &mut line, take).await;
+        self.line = line;
+        read?;
         if gathered.mark.is_none() {
             gathered.mark = Some(endpoint.live.mark_since(question));
         }
@@ -251,12 +255,12 @@ impl Book {
         }
     }
 
-    fn uri(&mut self, endpoint: &Endpoint, path: &str) -> Result<Uri, FetchError> {
-        if let Some((_, uri)) = self.uris.iter().find(|(known, _)| **known == *path) {
-            return Ok(uri.clone());
+    fn page(&mut self, endpoint: &Endpoint, path: &str) -> Result<Arc<PageAddress>, FetchError> {
+        if let Some((_, page)) = self.pages.iter().find(|(known, _)| **known == *path) {
+            return Ok(Arc::clone(page));
         }
-        let made = uri(endpoint.spec.metrics_address(), path)?;
-        self.uris.push((path.into(), made.clone()));
-        Ok(made)
+        let page = Arc::new(PageAddress::new(endpoint.spec.metrics_address(), path)?);
+        self.pages.push((path.into(), Arc::clone(&page)));
+        Ok(page)
     }
 }

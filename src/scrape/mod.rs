@@ -2,6 +2,7 @@
 //!
 //! Strategies never wait for this; a number that is too old counts as absent.
 
+mod answer;
 mod book;
 pub mod engines;
 mod fetch;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -15,7 +15,7 @@ use crate::state::{Demand, Endpoint, Reader};
 
 use super::ScrapeStatus;
 use super::book::Context;
-use super::fetch::{FetchError, Fetcher};
+use super::fetch::{FetchError, Fetcher, on_grid};
 use super::lens::Lenses;
 use super::plan::{LOOK, Plan, Trend, Turn};
 
@@ -34,11 +34,13 @@ pub async fn run(
     status: Arc<ScrapeStatus>,
     cancel: CancellationToken,
 ) {
-    let context = &Context { fetcher: Fetcher::new(config.timeout, config.page_bytes_max), clock, status };
+    let start = Instant::now();
+    let context = &Context { fetcher: Fetcher::new(config.timeout, config.page_bytes_max, start), clock, status };
+    let together = config.interval_min / TOGETHER;
     let mut plan = Plan::new(&config, fastrand::Rng::new());
     let mut lenses = Arc::new(Lenses::new(GaugeSet::NONE, config.generic.clone()));
     let mut reads = FuturesUnordered::new();
-    let mut looked_at = Instant::now();
+    let mut looked_at = start;
     loop {
         let now = Instant::now();
         plan.follow(&reader.load(), now);
@@ -54,23 +56,31 @@ pub async fn run(
             if lenses.needed() != needed.with(ALONG) {
                 lenses = Arc::new(Lenses::new(needed.with(ALONG), config.generic.clone()));
             }
-            while let Some(turn) = plan.next_due(now) {
+            // Some are due a little later, as others of this moment were due a little before.
+            while let Some(turn) = plan.next_due(on_grid(start, together, now) + together / 2) {
                 reads.push(take_turn(turn, Arc::clone(&lenses), context));
             }
         }
-        let wake = if needed.is_empty() { now + LOOK } else { plan.wake(now) };
+        let wake = if needed.is_empty() { now + LOOK } else { on_grid(start, together, plan.wake(now) + together / 2) };
         tokio::select! {
             () = cancel.cancelled() => return,
-            Some((turn, result)) = reads.next() => {
-                let endpoint = Arc::clone(&turn.endpoint);
-                let trend = plan.finished(turn, result.is_ok(), Instant::now());
-                tell(&endpoint, trend, &result);
+            Some(first) = reads.next() => {
+                let mut finished = Some(first);
+                while let Some((turn, result)) = finished {
+                    let endpoint = Arc::clone(&turn.endpoint);
+                    let trend = plan.finished(turn, result.is_ok(), Instant::now());
+                    tell(&endpoint, trend, &result);
+                    finished = reads.next().now_or_never().flatten();
+                }
             }
             () = demand.begun() => {}
             () = time::sleep_until(wake) => {}
         }
     }
 }
+
+/// Reads begin together where they are due within this part of the shortest pause, so that one wake-up begins many.
+const TOGETHER: u32 = 10;
 
 async fn take_turn(mut turn: Turn, lenses: Arc<Lenses>, context: &Context) -> (Turn, Result<(), FetchError>) {
     let result = turn.book.read(&turn.endpoint, &lenses, context).await;

@@ -49,15 +49,24 @@ pub fn scan_known<'a, T>(
 ) -> ScanReport {
     let mut report = ScanReport::default();
     let mut rest = page;
+    // How the last line began that nobody wants, up to the byte behind its name: most lines begin like the one before.
+    let mut unwanted: &[u8] = b"\n";
     while !rest.is_empty() {
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
         let (line, after) = rest.split_at(end);
         rest = after.get(1..).unwrap_or_default();
+        if line.starts_with(unwanted) {
+            continue;
+        }
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let Some(found) = find(name(line)) else { continue };
+        let name = name(line);
+        let Some(found) = find(name) else {
+            unwanted = line.get(..=name.len()).unwrap_or(b"\n");
+            continue;
+        };
         if let Some(sample) = sample(line) {
             report.samples += 1;
             sink(found, sample);
