@@ -30,6 +30,8 @@ enum Manner {
     Huge(usize),
     /// Sends without an end, in chunks.
     Endless,
+    /// The page ends, what is said behind it does not.
+    EndlessTrailers,
     ClosesEachTime,
 }
 
@@ -131,6 +133,14 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n{PAGE}");
                 stream.write_all(head.as_bytes()).await
             }
+            Manner::EndlessTrailers => {
+                let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n").await;
+                let trailers = "x: y\r\n".repeat(10_000);
+                while sent.is_ok() {
+                    sent = stream.write_all(trailers.as_bytes()).await;
+                }
+                sent
+            }
             Manner::Endless => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
                 let mut sent = stream.write_all(head).await;
@@ -218,6 +228,7 @@ async fn failing_huge_endless_and_lying_pages_are_failed_reads_and_the_good_one_
         Manner::Fails,
         Manner::Huge(1 << 40),
         Manner::Endless,
+        Manner::EndlessTrailers,
         Manner::Answers(LIE),
         Manner::Answers("<html>\nvllm:num_requests_running{ broken\n"),
     ];
@@ -226,7 +237,7 @@ async fn failing_huge_endless_and_lying_pages_are_failed_reads_and_the_good_one_
     fleet.add(dead.local_addr().unwrap());
     drop(dead);
     fleet.publish(2);
-    until("two dropped", || fleet.status.pages_too_large.load(Relaxed) >= 2).await;
+    until("three dropped", || fleet.status.pages_too_large.load(Relaxed) >= 3).await;
     until("many failed", || fleet.failed() > 20).await;
     until("lines counted", || fleet.status.unreadable_lines.load(Relaxed) > 0).await;
     let before = fleet.status.reads_ok.load(Relaxed);
