@@ -23,8 +23,8 @@ impl Router for Chain {
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
         let mut decision = self.first.route(request, candidates, trace);
         for next in &self.rest {
-            let Decision::Pass(reason) = decision else { break };
-            trace.passed(reason, &next.name);
+            let Decision::Pass(pass) = decision else { break };
+            trace.passed(pass, &next.name);
             decision = next.router.route(request, candidates, trace);
         }
         decision
@@ -49,7 +49,7 @@ impl Router for Chain {
 mod tests {
     use crate::domain::{Clock, Work};
     use crate::routing::conformance::{fleet, view};
-    use crate::routing::{StrategySet, decide};
+    use crate::routing::{Pass, StrategySet, decide};
     use crate::state::Ticket;
 
     use super::*;
@@ -59,7 +59,7 @@ mod tests {
 
     impl Router for Clueless {
         fn route(&self, _: &RequestView<'_>, _: Candidates<'_>, _: &mut Trace) -> Decision {
-            Decision::Pass(self.0)
+            Decision::Pass(Pass::Missing(self.0))
         }
     }
 

@@ -32,10 +32,8 @@ pub(super) fn fleet(size: usize) -> Vec<Arc<Endpoint>> {
 }
 
 pub(super) fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
-    match router.route(&view(seed), Candidates::all(fleet).unwrap(), &mut Trace::off()) {
-        Decision::Send(endpoint) => endpoint,
-        other => panic!("a strategy without a queue or conditions answered {other:?}"),
-    }
+    let decided = decide(router, &view(seed), fleet, 1, &mut Trace::off()).unwrap();
+    Arc::clone(decided.expect("a strategy without a queue does not wait").first())
 }
 
 /// Every registered strategy, and beside them named ones and combinations of all that combine; built anew each time.

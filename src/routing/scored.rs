@@ -8,7 +8,7 @@ use crate::state::Endpoint;
 
 use super::blend::{self, Part};
 use super::{
-    Candidates, Decision, Expectation, Filter, Needs, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores,
+    Candidates, Decision, Expectation, Filter, Needs, Pass, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores,
     Trace,
 };
 
@@ -73,14 +73,19 @@ impl Scored {
                         trace.scored(endpoint, &*only.scorer, score, None);
                     }
                 }
-                self.picker.pick(request, candidates, &*only.scorer)
+                self.picker.pick_scored(request, candidates, &*only.scorer)
             }
-            parts => {
-                let totals = blend::totals(parts, request, candidates, trace);
-                blend::pick(&totals, self.picker, request, candidates)
-            }
+            parts => blend::totals(parts, request, candidates, trace)
+                .map(|totals| blend::pick(&totals, self.picker, request, candidates)),
         };
-        Decision::Send(Arc::clone(chosen))
+        chosen.map_or_else(|| Decision::Pass(self.pass()), |chosen| Decision::Send(Arc::clone(chosen)))
+    }
+
+    /// Why nobody has a number: something is missing, unless no part had a say in the first place.
+    fn pass(&self) -> Pass {
+        let passes = || self.parts.iter().map(|part| part.scorer.pass());
+        let missing = passes().find(|pass| matches!(pass, Pass::Missing(_)));
+        missing.or_else(|| passes().next()).unwrap_or(Pass::Missing("there is nothing to go by"))
     }
 }
 

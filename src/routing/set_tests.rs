@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
+use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::domain::{Complaint, ModelProfiles, StrategySpec, Work, parse_annotation};
+use crate::domain::{Clock, Complaint, Gauge, Gauges, ModelProfiles, StrategySpec, Work, parse_annotation};
+use crate::state::Ticket;
 
-use super::conformance::{fleet, send};
+use super::conformance::{fleet, send, view};
 use super::*;
 
 fn configured(
@@ -81,6 +83,40 @@ fn named_strategies_are_used_like_registered_ones() {
     }
     assert_eq!(&*set.resolve("mix:3,least-request").unwrap().name, "mix:3,least-request:1");
     assert!(set.resolve("turns,least-request").is_err());
+}
+
+#[test]
+fn a_new_session_is_left_to_the_fallback_and_one_whose_home_is_gone_gets_a_new_home() {
+    let sticky = json!({ "use": "session-affinity", "fallback": ["least-kv-cache"] });
+    let strategy = named(&json!({ "sticky": sticky })).resolve("sticky").unwrap();
+    let fleet = fleet(3);
+    for (endpoint, usage) in fleet.iter().zip([0.5, 0.1, 0.5]) {
+        let page = Gauges::default().with(Gauge::KvUsage, usage).with(Gauge::Running, 0.0);
+        endpoint.live.publish(&page, endpoint.live.mark(), view(0).now);
+    }
+    let open = |at: usize| Ticket::open(Arc::clone(&fleet[at]), Work::default(), &Clock::start());
+    let _busy = [open(0), open(1), open(1)];
+    let chosen = |key: Option<&str>, endpoints: &[Arc<Endpoint>]| {
+        let asked = Asked { model: "m".into(), session_id: key.map(Into::into), ..Asked::default() };
+        let mut trace = Trace::on();
+        let request = RequestView { asked: &asked, ..view(1) };
+        let plan = decide(&*strategy.router, &request, endpoints, 1, &mut trace).unwrap().unwrap();
+        assert!(!trace.is_degraded());
+        (plan.first().id.slot, trace.into_record().unwrap().notes)
+    };
+    let (new, notes) = chosen(None, &fleet);
+    assert_eq!((new, notes[1].as_str()), (1, "without a home: least-kv-cache decides"));
+    // A key is a home, wherever it leads.
+    assert_eq!(chosen(Some("anna"), &fleet).1.len(), 1);
+    // An id that names nobody here: the fewest open requests decide, the fallback is not asked.
+    let gone = base64::engine::general_purpose::STANDARD.encode("127.0.0.1:22");
+    let mut asked = Asked { model: "m".into(), ..Asked::default() };
+    asked.headers.keep("x-session-id", &gone);
+    let mut trace = Trace::on();
+    let request = RequestView { asked: &asked, ..view(1) };
+    let plan = decide(&*strategy.router, &request, &fleet, 1, &mut trace).unwrap().unwrap();
+    assert_eq!(plan.first().id.slot, 2);
+    assert_eq!(trace.into_record().unwrap().notes, ["the session's endpoint is gone or not ready"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use crate::domain::GaugeSet;
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView, ResponseHeaders, Trace};
+use super::{AnswerNeeds, Candidates, Expectation, Needs, Pass, RequestView, ResponseHeaders, Trace};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
@@ -105,6 +105,11 @@ pub trait Scorer: Send + Sync + Debug {
     /// Whether equal numbers leave it to the open requests; false where the number already says as much.
     fn ties_to_open_requests(&self) -> bool {
         true
+    }
+
+    /// What it means that it has no number for any candidate.
+    fn pass(&self) -> Pass {
+        Pass::Missing("no endpoint tells what it goes by")
     }
 
     /// All that it reads, of engines, answers and the request.

@@ -21,7 +21,7 @@ pub(super) const REGISTRATION: Registration = Registration {
                   counts as 10 or 100 tokens. Within `buffer` of the best, the open requests decide.",
         missing: "Without prefill times, the mean time to first token; without decode times, the mean inter-token \
                   latency. An endpoint without those counts as average, in proportion to its open requests; if none \
-                  tells, the open requests decide.",
+                  tells, it hands on.",
         source: "AIBrix `least-latency` as it is meant (there: means since the engine's start, without the queue).",
     },
     parameters: &[
