@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::domain::{Gauge, Gauges, Moment, Work};
+use crate::domain::{Clock, Gauge, Gauges, Moment, Work};
 use crate::index::Chain;
-use crate::routing::conformance::{fleet, view};
+use crate::routing::conformance::{fleet, fleet_of, view};
 use crate::routing::prefix::{Answering, Expectation, Prefixes};
 use crate::routing::{Asked, Candidates, Decision, Parameters, RequestView, Router, StrategySet, Trace};
-use crate::state::Endpoint;
+use crate::state::{Endpoint, Ticket};
 
 use super::STRATEGIES;
 
@@ -98,6 +98,21 @@ fn cold_prompts_of_a_moment_do_not_herd_to_whoever_holds_least() {
 }
 
 #[test]
+fn an_endpoint_of_three_times_the_weight_gets_three_times_the_requests() {
+    for name in ["prefix-cache", "token-load"] {
+        let rig = Rig { fleet: fleet_of(&[1, 3]), ..Rig::new(name, &json!({}), 0) };
+        let open = |at: usize| Ticket::open(Arc::clone(&rig.fleet[at]), Work::default(), &Clock::start());
+        let (mut counts, mut tickets) = ([0; 2], Vec::new());
+        for n in 0..80 {
+            let to = rig.serve(&asked(n, 10), n * 1000, n);
+            counts[to] += 1;
+            tickets.push(open(to));
+        }
+        assert!((18..=22).contains(&counts[0]), "{name}: {counts:?}");
+    }
+}
+
+#[test]
 fn a_conversation_stays_where_it_began_and_the_next_one_begins_elsewhere() {
     for name in BY_PREFIX {
         let rig = Rig::new(name, &json!({}), 4);
@@ -168,7 +183,7 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
     };
     let combination = set.resolve("least-request:1,prefix-cache:2").unwrap();
     drop(combination.router.on_sent(&request, &fleet[2]).unwrap().come_true(fleet[2].id, request.now));
-    let busy = crate::state::Ticket::open(Arc::clone(&fleet[2]), Work::default(), &crate::domain::Clock::start());
+    let busy = Ticket::open(Arc::clone(&fleet[2]), Work::default(), &Clock::start());
     for seed in 0..20 {
         assert_eq!(chosen("prefix-cache:2,least-request:1", seed), 2);
         assert_ne!(chosen("prefix-cache:1,least-request:2", seed), 2);
