@@ -31,7 +31,9 @@ impl Router for Chain {
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        self.first.on_sent(request, endpoint)
+        // Whoever decided: what the one that goes by prefixes expects is to be found by the next request.
+        let rest = self.rest.iter().map(|next| &next.router);
+        [&self.first].into_iter().chain(rest).find_map(|router| router.on_sent(request, endpoint))
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {

@@ -1,5 +1,6 @@
 //! What the strategies that go by prefixes have in common, and where they differ.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use crate::domain::{Clock, Gauge, Gauges, Moment, Work};
 use crate::index::Chain;
 use crate::routing::conformance::{fleet, fleet_of, view};
 use crate::routing::prefix::{Answering, Expectation, Prefixes};
-use crate::routing::{Asked, Candidates, Decision, Parameters, RequestView, Router, StrategySet, Trace};
+use crate::routing::{
+    Asked, Candidates, Configured, Decision, Parameters, RequestView, Router, StrategySet, Trace, decide,
+};
 use crate::state::{Endpoint, Ticket};
 
 use super::STRATEGIES;
@@ -190,6 +193,24 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
     }
     drop(busy);
     assert_eq!(chosen("prefix-cache:1,least-request:2", 1), 2);
+}
+
+#[test]
+fn what_a_fallback_sends_is_found_again() {
+    let specs = json!({ "sticky": { "use": "session-affinity", "fallback": ["prefix-cache"] } });
+    let (specs, models) = (serde_json::from_value(specs).unwrap(), BTreeMap::new());
+    let set = StrategySet::configured(Configured::of("sticky", &specs, &models)).unwrap();
+    let (fleet, prompt) = (fleet(8), asked(1, 20));
+    let chosen = |seed| {
+        let request = RequestView { asked: &prompt, ..view(seed) };
+        let router = &set.default_strategy().router;
+        let plan = decide(&**router, &request, &fleet, 1, &mut Trace::off()).unwrap().unwrap();
+        let expectation = router.on_sent(&request, plan.first()).unwrap();
+        drop(expectation.come_true(plan.first().id, request.now));
+        plan.first().id
+    };
+    let home = chosen(1);
+    (2..20).for_each(|seed| assert_eq!(chosen(seed), home));
 }
 
 #[test]
