@@ -95,8 +95,9 @@ impl Router for Scored {
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        // What they expect they share, so it is to be booked once.
-        self.parts.iter().find_map(|part| part.scorer.on_sent(request, endpoint))
+        let mut expected = None;
+        self.parts.iter().for_each(|part| part.scorer.on_sent(request, endpoint, &mut expected));
+        expected
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {

@@ -126,10 +126,9 @@ pub trait Scorer: Send + Sync + Debug {
         scores.extend(candidates.iter().map(|endpoint| self.score(request, endpoint)));
     }
 
-    /// A request was sent to an endpoint, by a choice that this number was a part of.
-    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
-        None
-    }
+    /// A request was sent to an endpoint, by a choice that this number was a part of. `expected` is what the parts before
+    /// this one expect of it: they share that, so only the first of them books it.
+    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint, _expected: &mut Option<Expectation>) {}
 
     /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.
     fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}

@@ -30,7 +30,8 @@ pub(super) const REGISTRATION: Registration = Registration {
                   seconds to prefill again what the prompt pushes out of the cache, times the share of prompt tokens \
                   that the cache there answers. Miss: seconds to prefill what the endpoint does not hold.",
         missing: "Without the engine's prefill times, `prefill_rate`; without its cache's capacity, a million tokens. \
-                  The load is that of this process's requests.",
+                  The load of the last minutes is that of requests which this strategy sent from this process, by itself or \
+                  in a combination; open requests are everybody's.",
         source: "Preble's E2 (Srivatsa and others, 2024), under AIBrix's name for it.",
     },
     parameters: &[
@@ -149,13 +150,12 @@ impl Preble {
         f64::from(request.asked.work.output_tokens) / self.settings.decode_rate
     }
 
-    fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Expectation {
-        let expectation = self.prefixes.send(request, endpoint, self.speed);
+    fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
+        let expectation = expected.get_or_insert_with(|| self.prefixes.send(request, endpoint, self.speed));
         if let Some(Recent(window)) = self.recent.get(endpoint.id) {
             let seconds = expectation.prefill_seconds() + self.decode(request);
             window.add(request.now, [micros(seconds)]);
         }
-        expectation
     }
 }
 
@@ -177,7 +177,9 @@ impl Router for Preble {
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        Some(self.sent(request, endpoint))
+        let mut expected = None;
+        self.sent(request, endpoint, &mut expected);
+        expected
     }
 
     fn on_endpoint_removed(&self, id: EndpointId) {
@@ -213,7 +215,7 @@ impl Scorer for Preble {
         scores.extend(candidates.iter().map(|endpoint| Score::of(self.cost(request, &look, endpoint))));
     }
 
-    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        Some(self.sent(request, endpoint))
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
+        self.sent(request, endpoint, expected);
     }
 }

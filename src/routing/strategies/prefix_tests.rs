@@ -11,7 +11,7 @@ use crate::index::Chain;
 use crate::routing::conformance::{fleet, fleet_of, view};
 use crate::routing::prefix::{Answering, Expectation, Prefixes};
 use crate::routing::{
-    Asked, Candidates, Configured, Decision, Parameters, RequestView, Router, StrategySet, Trace, decide,
+    Asked, Candidates, Configured, Decision, Parameters, RequestView, Router, ScoreRecord, StrategySet, Trace, decide,
 };
 use crate::state::{Endpoint, Ticket};
 
@@ -193,6 +193,26 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
     }
     drop(busy);
     assert_eq!(chosen("prefix-cache:1,least-request:2", 1), 2);
+}
+
+#[test]
+fn the_order_of_names_in_a_combination_does_not_matter_to_what_is_learned() {
+    let prompt = asked(1, 100);
+    let request = RequestView { asked: &prompt, ..view(1) };
+    let costs = ["prefix-cache:1,prefix-cache-preble:1", "prefix-cache-preble:1,prefix-cache:1"].map(|text| {
+        let (set, fleet) = (StrategySet::build("random").unwrap(), fleet(2));
+        let router = set.resolve(text).unwrap().router;
+        let expectation = router.on_sent(&request, &fleet[0]).unwrap();
+        assert_eq!(fleet[0].live.measured.expected_hits(request.now), Some(0.0), "it is booked once");
+        drop(expectation.come_true(fleet[0].id, request.now));
+        let mut trace = Trace::on();
+        let later = RequestView { now: request.now + Duration::from_secs(30), ..request };
+        router.route(&later, Candidates::all(&fleet).unwrap(), &mut trace);
+        let scores = trace.into_record().unwrap().scores;
+        let cost = |score: &&ScoreRecord| score.scorer == "preble-cost" && score.endpoint == fleet[0].id;
+        scores.iter().find(cost).unwrap().score.value
+    });
+    assert!(costs[0] > 0.3 && (costs[0] - costs[1]).abs() < 1e-9, "{costs:?}");
 }
 
 #[test]
