@@ -130,6 +130,8 @@ fn every_fault_of_named_strategies_is_found_with_its_path() {
         "params": { "use": "random", "parameters": { "x": 1 } },
         "scorers": { "scorers": [{ "use": "least-request", "scale": 0.0 }, { "use": "random", "weight": 1_000_001 }],
                      "fallback": ["nobody"], "filters": ["least-request"] },
+        "slo-own": { "use": "random" },
+        "slow": { "use": "random" },
         "zero": { "scorers": [{ "use": "least-request", "weight": 0 }] },
     }));
     let expected = [
@@ -143,6 +145,7 @@ fn every_fault_of_named_strategies_is_found_with_its_path() {
         "routing/strategies/scorers/scorers/1/use: \"random\" does not score",
         "routing/strategies/scorers/filters/0: no strategy \"least-request\" has filters",
         "routing/strategies/scorers/fallback/0: there is no registered strategy \"nobody\"",
+        "routing/strategies/slo-own: `pd`, `slo` and what begins with `slo-` stand for",
         "routing/strategies/typo/use: there is no strategy \"least-requests\"; did you mean \"least-request\"?",
         "routing/strategies/zero/scorers: every weight is 0",
     ];
