@@ -41,7 +41,7 @@ use crate::state::Endpoint;
 
 pub use blend::Part;
 pub use candidates::Candidates;
-pub use choice::{Choice, Wish};
+pub use choice::{Choice, InVain, Wish};
 pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;

@@ -195,12 +195,28 @@ fn a_lock_goes_before_the_header_before_the_profile_before_the_default() {
 fn what_comes_with_the_endpoints_counts_where_the_configuration_says_nothing() {
     let set = configured("random", true, &json!({}), &json!({ "own": { "locked": "round-robin" } })).unwrap();
     let published = parse_annotation(r#"{"lockedRoutingStrategy":"nonsense","profiles":{"p":{}}}"#).unwrap();
-    let choose = |model: &str| {
+    let choose = |model: &str, strategy| {
         let asked = Asked { model: model.into(), ..Asked::default() };
-        set.choose(Wish::default(), &asked, None, Some(&published))
+        let choice = set.choose(Wish { strategy, profile: None }, &asked, None, Some(&published)).unwrap();
+        (choice.strategy.name.to_string(), choice.in_vain.map(|in_vain| in_vain.text))
     };
-    assert_eq!(&*choose("own").unwrap().strategy.name, "round-robin");
-    assert!(matches!(choose("other"), Err(ChoiceError::Unknown { name, .. }) if name == "nonsense"));
+    assert_eq!(choose("own", None), ("round-robin".into(), None));
+    let in_vain = ("random".to_owned(), Some("nonsense".to_owned()));
+    assert_eq!(choose("other", None), in_vain);
+    assert_eq!(choose("other", Some("least-request")), in_vain, "a lock keeps clients out, whatever it says");
+    assert_eq!(choose("other", Some("fastest")), in_vain);
+}
+
+#[test]
+fn only_what_the_client_asks_for_is_its_fault() {
+    let set = configured("random", true, &json!({}), &json!({})).unwrap();
+    let published = parse_annotation(r#"{"profiles":{"default":{"routingStrategy":"pd"},"b":{}}}"#).unwrap();
+    let asked = Asked { model: "m".into(), ..Asked::default() };
+    let choose = |strategy, profile| set.choose(Wish { strategy, profile }, &asked, None, Some(&published));
+    assert!(matches!(choose(Some("pd"), None), Err(ChoiceError::Unknown { name, .. }) if name == "pd"));
+    assert_eq!(choose(None, None).unwrap().in_vain.unwrap().text, "pd");
+    assert!(choose(Some("random"), None).unwrap().in_vain.is_none());
+    assert!(choose(None, Some("b")).unwrap().in_vain.is_none());
 }
 
 #[test]

@@ -88,6 +88,12 @@ impl Trace {
         self.note(|| format!("{reason}: {next} decides"));
     }
 
+    /// Notes that the model's profiles name a strategy that there is not, and who decides instead.
+    pub fn in_vain(&mut self, text: &str, instead: &str) {
+        self.is_degraded = true;
+        self.note(|| format!("the model's profiles say \"{text}\", which is no strategy: {instead} decides"));
+    }
+
     /// Whether another one decided than should have. Counted also when nothing is recorded.
     pub fn is_degraded(&self) -> bool {
         self.is_degraded
