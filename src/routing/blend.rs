@@ -104,7 +104,12 @@ pub(super) fn pick<'a>(
         Picker::BestOfTwo => {
             let first = rng.usize(..candidates.len());
             let other = (first + 1 + rng.usize(..candidates.len().max(2) - 1)) % candidates.len();
-            candidates.at(if total(other) > total(first) + EQUAL { other } else { first })
+            let load = |at: usize| open(request, candidates.at(at));
+            let is_better = match total(other) - total(first) {
+                ahead if ahead.abs() <= EQUAL => load(other) < load(first),
+                ahead => ahead > 0.0,
+            };
+            candidates.at(if is_better { other } else { first })
         }
         Picker::WeightedRandom => {
             let chance = |total: &f64| total.max(0.0);
@@ -217,9 +222,12 @@ mod tests {
     fn ties_go_to_the_endpoint_with_fewer_open_requests() {
         let fleet = fleet(2);
         let _busy = Ticket::open(Arc::clone(&fleet[0]), Work::default(), &Clock::start());
+        let all = Candidates::all(&fleet).unwrap();
         for seed in 0..20 {
-            let chosen = pick(&[1.0, 1.0], Picker::Best, &view(seed), Candidates::all(&fleet).unwrap());
-            assert_eq!(chosen.id, fleet[1].id);
+            for picker in [Picker::Best, Picker::BestOfTwo] {
+                assert_eq!(pick(&[1.0, 1.0], picker, &view(seed), all).id, fleet[1].id);
+                assert_eq!(picker.pick(&view(seed), all, &Fixed(Prefer::Lower, &[3.0, 3.0])).id, fleet[1].id);
+            }
         }
     }
 

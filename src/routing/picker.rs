@@ -51,17 +51,19 @@ impl Picker {
             Self::Best | Self::WeightedRandom => 0,
             Self::BestWithin(percent) => percent,
             Self::BestOfTwo => {
+                let load = |at: usize| open(request, candidates.at(at));
+                let is_idler = |other: usize, first: usize| scorer.ties_to_open_requests() && load(other) < load(first);
                 let first = rng.usize(..candidates.len());
                 let other = first + 1 + rng.usize(..candidates.len().max(2) - 1);
                 let both = [Arc::clone(candidates.at(first)), Arc::clone(candidates.at(other))];
                 let Some(two) = Candidates::all(&both) else { return Some(candidates.at(first)) };
-                let Some(keys) = keys(request, two, scorer) else {
+                let keys = match keys(request, two, scorer) {
+                    Some(keys) => keys,
                     // Of these two nothing is known; of others it may be.
-                    keys(request, candidates, scorer)?;
-                    let load = |at: usize| open(request, candidates.at(at));
-                    return Some(candidates.at(if load(other) < load(first) { other } else { first }));
+                    None => keys(request, candidates, scorer).map(|_| Keys::from_elem(0.0, 2))?,
                 };
-                return Some(candidates.at(if keys.get(1) < keys.first() { other } else { first }));
+                let is_better = keys.get(1) < keys.first() || (keys.get(1) == keys.first() && is_idler(other, first));
+                return Some(candidates.at(if is_better { other } else { first }));
             }
         };
         let keys = keys(request, candidates, scorer)?;
