@@ -24,8 +24,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Few large prefixes that very many requests share, as tools, documents and few-shot prompts.",
         formula: "*Exploit*, if more of the prompt is cached somewhere than is not: of the endpoints that hold most of it, \
                   the one with the least load. *Explore* otherwise, or if that endpoint has more than `balance` times \
-                  the load of the least loaded, and a wait longer than its cache saves or as many times the mean of \
-                  open requests: lowest load + eviction + miss. Load: seconds of work sent there in the last three \
+                  the load of the least loaded, and a wait longer than its cache saves or more than 4 open requests \
+                  beyond as many times their mean: lowest load + eviction + miss. Load: seconds of work sent there in the last three \
                   minutes or open still, prefill of what was not cached and the answer at `decode_rate`. Eviction: \
                   seconds to prefill again what the prompt pushes out of the cache, times the share of prompt tokens \
                   that the cache there answers. Miss: seconds to prefill what the endpoint does not hold.",
@@ -74,10 +74,10 @@ impl Default for Settings {
     }
 }
 
-/// Clones share what they know.
 /// So many open requests are no crowd.
 const CROWD_MIN: f64 = 4.0;
 
+/// Clones share what they know.
 #[derive(Debug, Clone)]
 struct Preble {
     settings: Settings,
