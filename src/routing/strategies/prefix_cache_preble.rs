@@ -25,13 +25,14 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "*Exploit*, if more of the prompt is cached somewhere than is not: of the endpoints that hold most of it, \
                   the one with the least load. *Explore* otherwise, or if that endpoint has more than `balance` times \
                   the load of the least loaded, and a wait longer than its cache saves or more than 4 open requests \
-                  beyond as many times their mean: lowest load + eviction + miss. Load: seconds of work sent there in the last three \
-                  minutes or open still, prefill of what was not cached and the answer at `decode_rate`. Eviction: \
-                  seconds to prefill again what the prompt pushes out of the cache, times the share of prompt tokens \
-                  that the cache there answers. Miss: seconds to prefill what the endpoint does not hold.",
+                  beyond as many times their mean: lowest load + eviction + miss. Load: seconds of work sent there in \
+                  the last three minutes or open still, prefill of what was not cached and the answer at \
+                  `decode_rate`. Eviction: seconds to prefill again what the prompt pushes out of the cache, times the \
+                  share of prompt tokens that the cache there answers. Miss: seconds to prefill what the endpoint does \
+                  not hold.",
         missing: "Without the engine's prefill times, `prefill_rate`; without its cache's capacity, a million tokens. \
-                  The load of the last minutes is that of requests which this strategy sent from this process, by itself or \
-                  in a combination; open requests are everybody's.",
+                  The load of the last minutes is that of requests which this strategy sent from this process, by \
+                  itself or in a combination; open requests are everybody's.",
         source: "Preble's E2 (Srivatsa and others, 2024), under AIBrix's name for it.",
     },
     parameters: &[

@@ -46,6 +46,18 @@ impl<const N: usize> Window<N> {
         }
     }
 
+    /// Takes back some of what was added at `when`, as far as it is still there.
+    pub(super) fn take_back(&self, when: Moment, values: [u64; N]) {
+        let era = self.era(when);
+        let Some(bucket) = self.buckets.get((era % BUCKETS as u64) as usize) else { return };
+        if bucket.era.load(Relaxed) == era {
+            for (sum, value) in bucket.sums.iter().zip(values).filter(|(_, value)| *value != 0) {
+                // Never fails: the closure always gives a value.
+                sum.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(value))).ok();
+            }
+        }
+    }
+
     /// The sums over the window that ends `now`.
     pub fn sums(&self, now: Moment) -> [u64; N] {
         let era = self.era(now);
@@ -101,6 +113,21 @@ mod tests {
         assert_eq!(window.sums(at(1000)), [0, 0]);
         window.add(at(1000), [5, 0]);
         assert_eq!(window.sums(at(1001)), [5, 0]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_that_moments_and_no_other() {
+        let window = Window::<2>::over(Duration::from_mins(1));
+        window.add(at(100), [10, 1]);
+        window.add(at(130), [5, 5]);
+        window.take_back(at(100), [4, 0]);
+        assert_eq!(window.sums(at(130)), [11, 6]);
+        window.take_back(at(100), [100, 0]);
+        assert_eq!(window.sums(at(130)), [5, 6]);
+        // Its minute is over: what came in its place stays.
+        window.add(at(160), [7, 7]);
+        window.take_back(at(100), [7, 7]);
+        assert_eq!(window.sums(at(160)), [12, 12]);
     }
 
     #[test]
