@@ -63,7 +63,8 @@ impl<const N: usize> Window<N> {
         let era = self.era(now);
         let mut sums = [0_u64; N];
         for bucket in &self.buckets {
-            if bucket.era.load(Relaxed) + BUCKETS as u64 > era {
+            let of = bucket.era.load(Relaxed);
+            if of != 0 && of + BUCKETS as u64 > era {
                 for (sum, part) in sums.iter_mut().zip(&bucket.sums) {
                     *sum = sum.saturating_add(part.load(Relaxed));
                 }
@@ -128,6 +129,14 @@ mod tests {
         window.add(at(160), [7, 7]);
         window.take_back(at(100), [7, 7]);
         assert_eq!(window.sums(at(160)), [12, 12]);
+    }
+
+    #[test]
+    fn what_was_forgotten_does_not_count_in_the_first_minute_either() {
+        let window = Window::<1>::over(Duration::from_mins(1));
+        window.add(at(1), [5]);
+        window.clear();
+        assert_eq!(window.sums(at(2)), [0]);
     }
 
     #[test]
