@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
 use super::blend::{self, Part};
@@ -117,6 +118,10 @@ impl Router for Scored {
         }
         trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
         self.pick(request, candidates, trace)
+    }
+
+    fn on_endpoint_removed(&self, id: EndpointId) {
+        self.parts.iter().for_each(|part| part.scorer.on_endpoint_removed(id));
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {

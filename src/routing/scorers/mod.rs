@@ -21,7 +21,7 @@ use std::fmt::Debug;
 
 use smallvec::SmallVec;
 
-use crate::domain::GaugeSet;
+use crate::domain::{EndpointId, GaugeSet};
 use crate::state::Endpoint;
 
 use super::{AnswerNeeds, Candidates, Expectation, Needs, Pass, RequestView, ResponseHeaders, Trace};
@@ -129,6 +129,9 @@ pub trait Scorer: Send + Sync + Debug {
     /// A request was sent to an endpoint, by a choice that this number was a part of. `expected` is what the parts before
     /// this one expect of it: they share that, so only the first of them books it.
     fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint, _expected: &mut Option<Expectation>) {}
+
+    /// An endpoint left: drop what is kept for it. Its slot may be given out again.
+    fn on_endpoint_removed(&self, _id: EndpointId) {}
 
     /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.
     fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}

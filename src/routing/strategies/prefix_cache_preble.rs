@@ -158,6 +158,12 @@ impl Preble {
             window.add(request.now, [micros(seconds)]);
         }
     }
+
+    fn forget(&self, id: EndpointId) {
+        if let Some(Recent(window)) = self.recent.get(id) {
+            window.clear();
+        }
+    }
 }
 
 impl Router for Preble {
@@ -184,9 +190,7 @@ impl Router for Preble {
     }
 
     fn on_endpoint_removed(&self, id: EndpointId) {
-        if let Some(Recent(window)) = self.recent.get(id) {
-            window.clear();
-        }
+        self.forget(id);
     }
 }
 
@@ -218,5 +222,9 @@ impl Scorer for Preble {
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
         self.sent(request, endpoint, expected);
+    }
+
+    fn on_endpoint_removed(&self, id: EndpointId) {
+        self.forget(id);
     }
 }
