@@ -133,8 +133,10 @@ fn a_removed_endpoint_leaves_nothing_to_the_next_in_its_slot() {
         // Each gets slots of its own: what is known of prefixes is everybody's.
         let mut fleet = fleet(2 * place + 2).split_off(2 * place);
         let prompts: Vec<_> = (0..20).map(prompt).collect();
-        let request = |at: usize, seconds: u64| {
-            RequestView { asked: &prompts[at], now: view(0).now + Duration::from_secs(seconds), ..view(at as u64) }
+        let request = |at: usize, seconds: u64| RequestView {
+            asked: &prompts[at],
+            now: view(0).now + Duration::from_secs(seconds),
+            ..view(at as u64)
         };
         // All goes to one endpoint; of the last two one is still being answered when it leaves, and one is not.
         let mut sent: Vec<_> = (0..20)

@@ -110,7 +110,10 @@ impl Draft<'_> {
         if self.builder.known(self.name).is_some() || self.name == COMBINATION {
             self.complain(&[], "there is a strategy of that name already; take another");
         } else if is_exclusive(self.name) {
-            self.complain(&[], "`pd`, `slo` and what begins with `slo-` stand for a whole combination; take another name");
+            self.complain(
+                &[],
+                "`pd`, `slo` and what begins with `slo-` stand for a whole combination; take another name",
+            );
         } else if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(fits) {
             self.complain(&[], format!("a name is 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`"));
         }

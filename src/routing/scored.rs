@@ -9,8 +9,8 @@ use crate::state::Endpoint;
 
 use super::blend::{self, Part};
 use super::{
-    Candidates, Decision, Expectation, Filter, Needs, Pass, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores,
-    Trace,
+    Candidates, Decision, Expectation, Filter, Needs, Pass, Picker, RequestView, ResponseHeaders, Router, Scorer,
+    Scores, Trace,
 };
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
