@@ -82,7 +82,7 @@ impl Picker {
 }
 
 /// The candidate with the fewest open requests per weight.
-fn least_open<'a>(request: &RequestView<'_>, candidates: Candidates<'a>) -> &'a Arc<Endpoint> {
+pub(super) fn least_open<'a>(request: &RequestView<'_>, candidates: Candidates<'a>) -> &'a Arc<Endpoint> {
     let load = |endpoint: &Endpoint| open(request, endpoint);
     lowest(candidates.iter(), load, &mut request.rng()).unwrap_or_else(|| candidates.at(0))
 }

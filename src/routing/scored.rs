@@ -8,6 +8,7 @@ use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
 use super::blend::{self, Part};
+use super::picker::least_open;
 use super::{
     Candidates, Decision, Expectation, Filter, Needs, Pass, Picker, RequestView, ResponseHeaders, Router, Scorer,
     Scores, Trace,
@@ -114,7 +115,14 @@ impl Router for Scored {
             }
         }
         if let Some(kept) = candidates.only(&kept) {
-            return self.pick(request, kept, trace);
+            return match self.pick(request, kept, trace) {
+                // Another strategy would not know whom the filters left out.
+                Decision::Pass(pass) if kept.len() < candidates.len() => {
+                    trace.passed(pass, "least-request");
+                    Decision::Send(Arc::clone(least_open(request, kept)))
+                }
+                decision => decision,
+            };
         }
         trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
         self.pick(request, candidates, trace)
