@@ -139,14 +139,14 @@ fn a_removed_endpoint_leaves_nothing_to_the_next_in_its_slot() {
             ..view(at as u64)
         };
         // All goes to one endpoint; of the last two one is still being answered when it leaves, and one is not.
-        let mut sent: Vec<_> = (0..20)
+        let mut expected: Vec<_> = (0..20)
             .map(|at| {
                 router.route(&request(at, 0), Candidates::all(&fleet[..1]).unwrap(), &mut Trace::off());
                 router.on_sent(&request(at, 0), &fleet[0])
             })
             .collect();
-        let unanswered = sent.pop().flatten();
-        let late = sent.into_iter().flatten().map(|it| it.come_true(fleet[0].id, request(0, 0).now)).last();
+        let unanswered = expected.pop().flatten();
+        let late = expected.into_iter().flatten().map(|it| it.come_true(fleet[0].id, request(0, 0).now)).last();
         set.on_endpoint_removed(fleet[0].id);
         let id = EndpointId { generation: 1, ..fleet[0].id };
         fleet[0] = Arc::new(Endpoint::new(id, fleet[0].spec.clone(), Arc::default()));

@@ -129,9 +129,9 @@ fn a_full_endpoint_does_not_make_the_costs_of_the_others_look_alike() {
     let fleet: Vec<_> = fleet(5).iter().zip([5.0, 1.0, 5.0, 1.0, 1000.0]).map(of).collect();
     let _full = [open(&fleet[0], 20), open(&fleet[3], 30)];
     let scorer = Spill { levels: Levels::Cost, limit: 16.0, kv_limit: 0.9 };
-    let mut scores = Scores::new();
-    scorer.scores(&view(1), Candidates::all(&fleet).unwrap(), &mut scores, &mut Trace::off());
-    assert_eq!(scores.iter().map(|score| score.value).collect::<Vec<_>>(), [3.0, 0.0, 1.0, 3.0, 2.0]);
+    let mut given = Scores::new();
+    scorer.scores(&view(1), Candidates::all(&fleet).unwrap(), &mut given, &mut Trace::off());
+    assert_eq!(given.iter().map(|score| score.value).collect::<Vec<_>>(), [3.0, 0.0, 1.0, 3.0, 2.0]);
 
     // `cost:3,least-kv-cache`, where the cheap one has a little more of its cache in use.
     for (at, usage) in [(0, 0.0), (1, 0.3), (2, 0.2)] {
