@@ -15,7 +15,7 @@ use crate::state::Ticket;
 use super::answer::Observed;
 use super::body::Body;
 use super::choosing;
-use super::rewrite::Edit;
+use super::rewrite::Rewriting;
 use super::told::{PromptKey, Told};
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step, Subset};
 
@@ -64,10 +64,7 @@ pub struct Exchange {
     pub(super) steering: Steering,
     pub(super) head: RequestHead,
     pub(super) body: Body,
-    /// The front end can send another body on.
-    pub(super) may_rewrite: bool,
-    /// What is to be changed in the body.
-    pub(super) edit: Option<Edit>,
+    pub(super) rewriting: Rewriting,
     /// The pool that its route names.
     pub(super) pool: Option<Box<str>>,
     /// The part of the fleet that the gateway allows; all of it if it does not say.
@@ -95,8 +92,7 @@ impl Exchange {
             steering: Steering::Real,
             head: RequestHead::default(),
             body,
-            may_rewrite: false,
-            edit: None,
+            rewriting: Rewriting::default(),
             pool: None,
             subset: None,
             asked: Asked::default(),

@@ -24,6 +24,8 @@ use super::paths::{Api, BodyKind};
 pub struct Head<'a> {
     /// The model or adapter asked for. [`Head::require_model`] turns its absence into an error.
     pub model: Option<Cow<'a, str>>,
+    /// The model as it stands in the body, a slice of it: between the quotes, escapes and all; the whole field of a form.
+    pub model_written: Option<&'a str>,
     /// The answer is wanted as server-sent events.
     pub stream: bool,
     /// `stream_options.include_usage`: the stream will end with a usage event.

@@ -62,7 +62,7 @@ families! {
     RESPONSES: Counter "fairlead_responses_total" ["class"]
         "Responses seen on routed requests, by status class (`2xx`)";
     RESPONSE_PIECES: Counter "fairlead_response_pieces_total" []
-        "Messages with pieces of response bodies; 0 where no strategy measures answers and Envoy shows none by itself";
+        "Messages with pieces of response bodies; 0 where no strategy measures answers, no model was rewritten and Envoy shows none by itself";
     ABORTED: Counter "fairlead_aborted_total" []
         "Routed requests whose stream ended before response headers: the client left, or Envoy did";
     FAILOVERS: Counter "fairlead_failovers_total" [] "Requests served by another endpoint than the first one named";
