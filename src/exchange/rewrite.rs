@@ -5,7 +5,9 @@ use std::mem;
 use std::ops::Range;
 
 use crate::openai::{self, Renamed};
+use crate::routing::Trace;
 
+use super::Explanation;
 use super::machine::{Exchange, Steering};
 use super::upstream::Content;
 
@@ -20,6 +22,15 @@ pub(super) struct Rewriting {
     asked: Option<Box<str>>,
     /// Puts it back into the answer.
     answer: Option<Box<Renamed>>,
+}
+
+impl Rewriting {
+    /// Tells those who want to know that the model is `now` another than the one asked for.
+    pub(super) fn tell(&self, now: &str, trace: &mut Trace) {
+        if let Some(asked) = &self.asked {
+            trace.note(|| format!("the model \"{}\" is rewritten to \"{now}\"", Explanation::shortened(asked)));
+        }
+    }
 }
 
 /// A text that takes the place of another one in the body.
