@@ -213,8 +213,12 @@ impl Exchange {
             Some((None, outputs)) if outputs > 0 => (prompt_sent, outputs),
             _ => (prompt_sent, expected),
         };
-        let more = prompt.saturating_sub(prompt_sent);
-        observed.served.live.measured.tokens(more, output, now);
+        let measured = &observed.served.live.measured;
+        measured.tokens(prompt.saturating_sub(prompt_sent), output, now);
+        if let Some(booking) = &self.booking {
+            // Where another engine stepped in, it was booked a little later; its minute is over a little sooner then.
+            measured.fewer_prompt_tokens(prompt_sent.saturating_sub(prompt), booking.sent);
+        }
     }
 
     /// Holds what we expected of a prompt against what the engine counted.

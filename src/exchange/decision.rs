@@ -51,7 +51,7 @@ impl Exchange {
                 if let Some(explanation) = &mut self.explanation {
                     Arc::make_mut(explanation).give_up(&plan, Arc::clone(&strategy.name));
                 }
-                self.send(plan, Choice { strategy, profile: None }, &snapshot)
+                self.send(plan, Choice { strategy, profile: None, in_vain: None }, &snapshot)
             }
             None => self.refuse(self.nobody_ready()),
         }
@@ -94,6 +94,10 @@ impl Exchange {
         let strategy = &choice.strategy;
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
+        if let Some(in_vain) = &choice.in_vain {
+            trace.in_vain(&in_vain.text, &strategy.name);
+            self.tell_in_vain(in_vain);
+        }
         let fleet = self.fleet(snapshot);
         let endpoints = serving(fleet, &self.asked.model);
         core.strategies.demand().mark(strategy.index, view.now);

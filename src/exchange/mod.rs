@@ -21,6 +21,8 @@ mod prefix_tests;
 mod rewrite;
 mod ring;
 mod step;
+#[cfg(test)]
+mod strategy_tests;
 mod subset;
 mod token_sizes;
 mod told;

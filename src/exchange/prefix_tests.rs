@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::domain::{Clock, EndpointSpec, ModelSpec, parse_annotation};
 use crate::routing::{self, StrategySet};
-use crate::state::{Change, Registry, SourceId};
+use crate::state::{Change, Endpoint, Registry, SourceId};
 use crate::telemetry::Metrics;
 
 use super::*;
@@ -150,4 +150,13 @@ fn the_length_of_prompts_in_tokens_is_learned_for_each_model() {
     (0..20).for_each(|_| serve_with_usage(&core, chat("pears ", 4), 2 * u64::from(before), 0));
     let after = estimate(&core);
     assert!(after > before * 19 / 10 && after <= before * 2 + 1, "{before} {after}");
+}
+
+#[test]
+fn a_prompt_that_was_estimated_too_long_is_charged_as_its_engine_counts_it() {
+    let core = core_of("throughput");
+    serve_with_usage(&core, chat("pears ", 4), 10, 0);
+    let (snapshot, now) = (core.reader.load(), core.clock.now());
+    let charged = |endpoint: &Arc<Endpoint>| endpoint.live.measured.outcomes(now).prompt_tokens;
+    assert_eq!(snapshot.fleet(None).endpoints().iter().map(charged).sum::<u64>(), 10);
 }

@@ -31,20 +31,21 @@ pub(super) type Numbers = SmallVec<[f64; 64]>;
 /// Sums closer than this are equal (AIBrix).
 const EQUAL: f64 = 1e-9;
 
-/// The weighted sum of all parts for each candidate, higher is better.
+/// The weighted sum of all parts for each candidate, higher is better; `None` if no part has a number for any of them.
 pub(super) fn totals(
     parts: &[Part],
     request: &RequestView<'_>,
     candidates: Candidates<'_>,
     trace: &mut Trace,
-) -> Numbers {
+) -> Option<Numbers> {
     let all: f64 = parts.iter().map(|part| part.weight).sum();
     let mut totals = Numbers::from_elem(0.0, candidates.len());
-    let (mut given, mut numbers) = (Scores::new(), Numbers::new());
+    let (mut given, mut numbers, mut is_known) = (Scores::new(), Numbers::new(), false);
     for part in parts {
         let scorer = &*part.scorer;
         given.clear();
         scorer.scores(request, candidates, &mut given, trace);
+        is_known = is_known || given.iter().any(|score| score.is_known());
         numbers.clear();
         numbers.extend(given.iter().map(|score| score.value));
         normalise(&mut numbers, scorer.prefers(), part.scale);
@@ -58,7 +59,7 @@ pub(super) fn totals(
             }
         }
     }
-    totals
+    is_known.then_some(totals)
 }
 
 /// Puts numbers on the common scale; those that are not finite get the mean of the others, 1 if there are none.
@@ -103,7 +104,12 @@ pub(super) fn pick<'a>(
         Picker::BestOfTwo => {
             let first = rng.usize(..candidates.len());
             let other = (first + 1 + rng.usize(..candidates.len().max(2) - 1)) % candidates.len();
-            candidates.at(if total(other) > total(first) + EQUAL { other } else { first })
+            let load = |at: usize| open(request, candidates.at(at));
+            let is_better = match total(other) - total(first) {
+                ahead if ahead.abs() <= EQUAL => load(other) < load(first),
+                ahead => ahead > 0.0,
+            };
+            candidates.at(if is_better { other } else { first })
         }
         Picker::WeightedRandom => {
             let chance = |total: &f64| total.max(0.0);
@@ -160,7 +166,7 @@ mod tests {
 
     fn sums(parts: &[Part], size: usize, trace: &mut Trace) -> Vec<f64> {
         let fleet = fleet(size);
-        totals(parts, &view(1), Candidates::all(&fleet).unwrap(), trace).to_vec()
+        totals(parts, &view(1), Candidates::all(&fleet).unwrap(), trace).unwrap().to_vec()
     }
 
     #[test]
@@ -181,8 +187,11 @@ mod tests {
             sums(&[part(Prefer::Lower, &[0.0, f64::NAN, 4.0, 3.0], 1.0)], 4, &mut Trace::off()),
             [1.0, 1.25 / 3.0, 0.0, 0.25]
         );
-        let nobody = &[f64::NAN, f64::INFINITY];
-        assert_eq!(sums(&[part(Prefer::Higher, nobody, 1.0)], 2, &mut Trace::off()), [1.0, 1.0]);
+        let nobody = part(Prefer::Higher, &[f64::NAN, f64::INFINITY], 1.0);
+        let known = part(Prefer::Lower, &[1.0, 3.0], 3.0);
+        assert_eq!(sums(&[nobody.clone(), known], 2, &mut Trace::off()), [1.0, 0.25]);
+        let fleet = fleet(2);
+        assert_eq!(totals(&[nobody], &view(1), Candidates::all(&fleet).unwrap(), &mut Trace::off()), None);
     }
 
     #[test]
@@ -213,9 +222,12 @@ mod tests {
     fn ties_go_to_the_endpoint_with_fewer_open_requests() {
         let fleet = fleet(2);
         let _busy = Ticket::open(Arc::clone(&fleet[0]), Work::default(), &Clock::start());
+        let all = Candidates::all(&fleet).unwrap();
         for seed in 0..20 {
-            let chosen = pick(&[1.0, 1.0], Picker::Best, &view(seed), Candidates::all(&fleet).unwrap());
-            assert_eq!(chosen.id, fleet[1].id);
+            for picker in [Picker::Best, Picker::BestOfTwo] {
+                assert_eq!(pick(&[1.0, 1.0], picker, &view(seed), all).id, fleet[1].id);
+                assert_eq!(picker.pick(&view(seed), all, &Fixed(Prefer::Lower, &[3.0, 3.0])).id, fleet[1].id);
+            }
         }
     }
 

@@ -23,15 +23,17 @@ impl Router for Chain {
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
         let mut decision = self.first.route(request, candidates, trace);
         for next in &self.rest {
-            let Decision::Pass(reason) = decision else { break };
-            trace.passed(reason, &next.name);
+            let Decision::Pass(pass) = decision else { break };
+            trace.passed(pass, &next.name);
             decision = next.router.route(request, candidates, trace);
         }
         decision
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        self.first.on_sent(request, endpoint)
+        // Whoever decided: what the one that goes by prefixes expects is to be found by the next request.
+        let rest = self.rest.iter().map(|next| &next.router);
+        [&self.first].into_iter().chain(rest).find_map(|router| router.on_sent(request, endpoint))
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {
@@ -49,7 +51,7 @@ impl Router for Chain {
 mod tests {
     use crate::domain::{Clock, Work};
     use crate::routing::conformance::{fleet, view};
-    use crate::routing::{StrategySet, decide};
+    use crate::routing::{Pass, StrategySet, decide};
     use crate::state::Ticket;
 
     use super::*;
@@ -59,7 +61,7 @@ mod tests {
 
     impl Router for Clueless {
         fn route(&self, _: &RequestView<'_>, _: Candidates<'_>, _: &mut Trace) -> Decision {
-            Decision::Pass(self.0)
+            Decision::Pass(Pass::Missing(self.0))
         }
     }
 

@@ -23,6 +23,17 @@ pub struct Choice {
     pub strategy: Strategy,
     /// The config profile that applies, if the model has some.
     pub profile: Option<Arc<str>>,
+    /// What the model's profiles say that is no strategy: the default one decides instead.
+    pub in_vain: Option<Box<InVain>>,
+}
+
+/// A text that does not give a strategy.
+#[derive(Debug, Clone)]
+pub struct InVain {
+    /// The text, or its beginning.
+    pub text: String,
+    /// What is wrong with it.
+    pub error: ChoiceError,
 }
 
 impl StrategySet {
@@ -30,7 +41,7 @@ impl StrategySet {
     /// profiles that come with the model's endpoints; those of the configuration go before them.
     ///
     /// # Errors
-    /// If what decides is not a strategy.
+    /// If what the client asks for decides and is not a strategy. What profiles say is not the client's fault.
     pub fn choose(
         &self,
         wish: Wish<'_>,
@@ -46,12 +57,23 @@ impl StrategySet {
             max_tokens: asked.max_tokens,
         };
         let profile = profiles.and_then(|profiles| select(profiles, wish.profile, lengths()));
-        let text = profiles
-            .and_then(|profiles| profiles.locked.as_deref())
-            .or(wish.strategy.filter(|_| self.header))
-            .or(profile.and_then(|(_, profile)| profile.strategy.as_deref()));
-        let strategy = text.map_or_else(|| Ok(self.default_strategy().clone()), |text| self.resolve(text))?;
-        Ok(Choice { strategy, profile: profile.map(|(name, _)| Arc::clone(name)) })
+        let locked = profiles.and_then(|profiles| profiles.locked.as_deref());
+        let wished = wish.strategy.filter(|_| self.header && locked.is_none());
+        let (strategy, in_vain) = match wished {
+            Some(text) => (self.resolve(text)?, None),
+            None => self.of_profiles(locked.or(profile.and_then(|(_, profile)| profile.strategy.as_deref()))),
+        };
+        Ok(Choice { strategy, profile: profile.map(|(name, _)| Arc::clone(name)), in_vain })
+    }
+
+    /// The strategy of a text in profiles, or the default one. Those of endpoints were not checked when we started.
+    fn of_profiles(&self, text: Option<&str>) -> (Strategy, Option<Box<InVain>>) {
+        let default = || self.default_strategy().clone();
+        let Some(text) = text else { return (default(), None) };
+        match self.resolve(text) {
+            Ok(strategy) => (strategy, None),
+            Err(error) => (default(), Some(Box::new(InVain { text: text.chars().take(80).collect(), error }))),
+        }
     }
 
     /// Refuses what a client asks for before its body is there, if that cannot depend on the model.

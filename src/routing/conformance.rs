@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::domain::{Clock, EndpointId, EndpointSpec, Gauge, Gauges, Moment, StrategySpec, Work};
+use crate::index::Chain;
 use crate::state::{Endpoint, Ticket};
 
 use super::*;
@@ -32,17 +33,20 @@ pub(super) fn fleet(size: usize) -> Vec<Arc<Endpoint>> {
 }
 
 pub(super) fn send(router: &dyn Router, seed: u64, fleet: &[Arc<Endpoint>]) -> Arc<Endpoint> {
-    match router.route(&view(seed), Candidates::all(fleet).unwrap(), &mut Trace::off()) {
-        Decision::Send(endpoint) => endpoint,
-        other => panic!("a strategy without a queue or conditions answered {other:?}"),
-    }
+    let decided = decide(router, &view(seed), fleet, 1, &mut Trace::off()).unwrap();
+    Arc::clone(decided.expect("a strategy without a queue does not wait").first())
 }
 
 /// Every registered strategy, and beside them named ones and combinations of all that combine; built anew each time.
 fn built() -> Vec<Strategy> {
+    built_with_set().1
+}
+
+fn built_with_set() -> (StrategySet, Vec<Strategy>) {
     let specs: BTreeMap<String, StrategySpec> = serde_json::from_value(json!({
         "drawn": { "scorers": [{ "use": "least-request" }, { "use": "power-of-two" }], "picker": "weighted-random" },
         "two": { "scorers": [{ "use": "least-request", "weight": 3, "scale": 8 }], "picker": "best-of-two" },
+        "own": { "scorers": [{ "use": "prefix-cache-preble", "parameters": { "balance": 2 } }] },
         "turns": { "use": "round-robin", "fallback": ["least-request"] },
     }))
     .unwrap();
@@ -53,7 +57,8 @@ fn built() -> Vec<Strategy> {
     let pairs = combinable.windows(2).map(|pair| format!("{}:3,{}", pair[0], pair[1]));
     let combinations = pairs.chain([combinable.join(",")]).map(|text| set.resolve(&text).unwrap());
     let single = set.names().into_iter().filter_map(|name| set.named(&name).cloned());
-    single.chain(combinations).collect()
+    let all = single.chain(combinations).collect();
+    (set, all)
 }
 
 fn for_each_strategy(test: impl Fn(&str, &dyn Router)) {
@@ -114,20 +119,53 @@ fn the_same_seeds_give_the_same_choices() {
     }
 }
 
+/// One of a few prompts of ten blocks.
+fn prompt(which: u64) -> Asked {
+    let hashes: Vec<u64> = (0..10).map(|at| (which << 32 | at).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    let work = Work { prompt_tokens: 640, output_tokens: 100 };
+    Asked { work, prefix: Chain::of_hashes(&hashes), ..view(0).asked.clone() }
+}
+
 #[test]
 fn a_removed_endpoint_leaves_nothing_to_the_next_in_its_slot() {
-    for_each_strategy(|name, router| {
-        let fleet = fleet(2);
-        for seed in 0..100 {
-            send(router, seed, &fleet);
+    let (set, strategies) = built_with_set();
+    for (place, Strategy { name, router, .. }) in strategies.into_iter().enumerate() {
+        // Each gets slots of its own: what is known of prefixes is everybody's.
+        let mut fleet = fleet(2 * place + 2).split_off(2 * place);
+        let prompts: Vec<_> = (0..20).map(prompt).collect();
+        let request = |at: usize, seconds: u64| RequestView {
+            asked: &prompts[at],
+            now: view(0).now + Duration::from_secs(seconds),
+            ..view(at as u64)
+        };
+        // All goes to one endpoint; of the last two one is still being answered when it leaves, and one is not.
+        let mut expected: Vec<_> = (0..20)
+            .map(|at| {
+                router.route(&request(at, 0), Candidates::all(&fleet[..1]).unwrap(), &mut Trace::off());
+                router.on_sent(&request(at, 0), &fleet[0])
+            })
+            .collect();
+        let unanswered = expected.pop().flatten();
+        let late = expected.into_iter().flatten().map(|it| it.come_true(fleet[0].id, request(0, 0).now)).last();
+        set.on_endpoint_removed(fleet[0].id);
+        let id = EndpointId { generation: 1, ..fleet[0].id };
+        fleet[0] = Arc::new(Endpoint::new(id, fleet[0].spec.clone(), Arc::default()));
+
+        // Both get the same to do, and then news of what is over comes.
+        let new = prompt(100);
+        let later = RequestView { asked: &new, ..request(0, 100) };
+        let _work: Vec<_> = fleet.iter().map(|endpoint| router.on_sent(&later, endpoint)).collect();
+        drop(unanswered);
+        if let Some(mut answering) = late {
+            answering.first_token(later.now);
         }
-        for endpoint in &fleet {
-            router.on_endpoint_removed(endpoint.id);
-        }
-        let mut chosen: Vec<_> = (0..200).map(|seed| send(router, seed, &fleet).id.slot).collect();
-        chosen.sort_unstable();
-        assert!(chosen[40] == 0 && chosen[160] == 1, "{name}");
-    });
+        let chosen = |seed: u64| {
+            let request = RequestView { seed, ..request(seed as usize % 19, 100) };
+            decide(&*router, &request, &fleet, 1, &mut Trace::off()).unwrap().unwrap().first().id
+        };
+        let count = (0..200).filter(|seed| chosen(*seed) == id).count();
+        assert!((70..=130).contains(&count), "{name}: {count} of 200");
+    }
 }
 
 #[test]

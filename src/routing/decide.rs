@@ -52,8 +52,8 @@ pub fn decide(
     Some(match router.route(request, candidates, trace) {
         Decision::Send(endpoint) => Ok(complete(endpoint, request, endpoints, length)),
         Decision::Wait(wait) => Err(wait),
-        Decision::Pass(reason) => {
-            trace.passed(reason, "least-request");
+        Decision::Pass(pass) => {
+            trace.passed(pass, "least-request");
             let first = Picker::Best.pick(request, candidates, &OpenRequests);
             Ok(complete(Arc::clone(first), request, endpoints, length))
         }

@@ -65,7 +65,7 @@ pub enum GrammarError {
 }
 
 /// Reads a text. Blanks around parts are trimmed, a missing weight is 1, an item of weight 0 is dropped, a name that is
-/// repeated counts with the sum of its weights, and a name that is exclusive (`pd`, `slo…`) stands for the whole.
+/// repeated counts with the sum of its weights, and a name that is exclusive (`pd`, `slo`, `slo-…`) stands for the whole.
 ///
 /// # Errors
 /// [`GrammarError`]: what is wrong, and where.
@@ -114,8 +114,8 @@ fn parse_item(item: usize, written: &str) -> Result<(&str, u32), GrammarError> {
 }
 
 /// Whether a strategy does not go together with others: it takes the place of all of them.
-fn is_exclusive(name: &str) -> bool {
-    name == "pd" || name.starts_with("slo")
+pub(super) fn is_exclusive(name: &str) -> bool {
+    matches!(name, "pd" | "slo") || name.starts_with("slo-")
 }
 
 /// The one way to write what `items` name.
@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(parse("random,pd,slo"), Ok(Named::One("pd")));
         assert_eq!(parse("a,slo-pack-load:3"), Ok(Named::One("slo-pack-load")));
         assert_eq!(parse("pd:0,a"), Ok(Named::One("a")));
+        assert_eq!(several("slow-lane:1,a:5"), [("slow-lane", 1), ("a", 5)]);
     }
 
     #[test]

@@ -41,7 +41,7 @@ use crate::state::Endpoint;
 
 pub use blend::Part;
 pub use candidates::Candidates;
-pub use choice::{Choice, Wish};
+pub use choice::{Choice, InVain, Wish};
 pub use decide::{Plan, decide, least_loaded};
 pub use filter::{AdapterRoom, Awake, Filter, NotAside};
 pub use grammar::GrammarError;
@@ -66,8 +66,17 @@ pub enum Decision {
     Send(Arc<Endpoint>),
     /// Ask again when this is resumed, or take the least loaded endpoint at the deadline.
     Wait(Wait),
-    /// This strategy has nothing to go by, for the stated reason: another one is to decide.
-    Pass(&'static str),
+    /// This strategy has nothing to go by: another one is to decide.
+    Pass(Pass),
+}
+
+/// Why a strategy leaves a request to another one, in words for explanations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// What it goes by is missing: the decision counts as degraded.
+    Missing(&'static str),
+    /// It has no say in such a request, as it should be: a new session has no home yet.
+    NoSay(&'static str),
 }
 
 /// A routing strategy.

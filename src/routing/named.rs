@@ -8,7 +8,7 @@ use crate::domain::{Complaint, PickerName, ScorerSpec, StrategySpec, hint};
 
 use super::blend::Part;
 use super::chain::Chain;
-use super::grammar::WEIGHT_MAX;
+use super::grammar::{WEIGHT_MAX, is_exclusive};
 use super::set::Known;
 use super::{Built, COMBINATION, Filter, Parameters, Picker, Prefixes, Registration, STRATEGIES, Scored, Strategy};
 
@@ -109,6 +109,11 @@ impl Draft<'_> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.builder.known(self.name).is_some() || self.name == COMBINATION {
             self.complain(&[], "there is a strategy of that name already; take another");
+        } else if is_exclusive(self.name) {
+            self.complain(
+                &[],
+                "`pd`, `slo` and what begins with `slo-` stand for a whole combination; take another name",
+            );
         } else if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(fits) {
             self.complain(&[], format!("a name is 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` or `.`"));
         }

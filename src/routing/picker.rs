@@ -11,8 +11,7 @@ use super::{Candidates, OpenRequests, Prefer, RequestView, Score, Scorer, Scores
 /// How a scored candidate is picked.
 ///
 /// Equal scores are decided by the open requests per weight, then by the request's generator, never by the order of the
-/// list. A candidate without a score is taken as average, in proportion to its open requests; where none has one, the
-/// open requests decide.
+/// list. A candidate without a score is taken as average, in proportion to its open requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Picker {
     /// The best of all.
@@ -29,28 +28,45 @@ pub enum Picker {
 type Keys = SmallVec<[f64; 64]>;
 
 impl Picker {
-    /// Picks one candidate by `scorer`.
+    /// Picks one candidate by `scorer`; where none has a score, the one with the fewest open requests per weight.
     pub fn pick<'a>(
         self,
         request: &RequestView<'_>,
         candidates: Candidates<'a>,
         scorer: &dyn Scorer,
     ) -> &'a Arc<Endpoint> {
+        self.pick_scored(request, candidates, scorer).unwrap_or_else(|| least_open(request, candidates))
+    }
+
+    /// Picks one candidate by `scorer`; `None` where none has a score.
+    pub(super) fn pick_scored<'a>(
+        self,
+        request: &RequestView<'_>,
+        candidates: Candidates<'a>,
+        scorer: &dyn Scorer,
+    ) -> Option<&'a Arc<Endpoint>> {
         let mut rng = request.rng();
         let percent = match self {
             // Drawing needs the numbers on a common scale, which is for sums; by a single scorer the best is taken.
             Self::Best | Self::WeightedRandom => 0,
             Self::BestWithin(percent) => percent,
             Self::BestOfTwo => {
+                let load = |at: usize| open(request, candidates.at(at));
+                let is_idler = |other: usize, first: usize| scorer.ties_to_open_requests() && load(other) < load(first);
                 let first = rng.usize(..candidates.len());
                 let other = first + 1 + rng.usize(..candidates.len().max(2) - 1);
                 let both = [Arc::clone(candidates.at(first)), Arc::clone(candidates.at(other))];
-                let Some(two) = Candidates::all(&both) else { return candidates.at(first) };
-                let keys = keys(request, two, scorer);
-                return candidates.at(if keys.get(1) < keys.first() { other } else { first });
+                let Some(two) = Candidates::all(&both) else { return Some(candidates.at(first)) };
+                let keys = match keys(request, two, scorer) {
+                    Some(keys) => keys,
+                    // Of these two nothing is known; of others it may be.
+                    None => keys(request, candidates, scorer).map(|_| Keys::from_elem(0.0, 2))?,
+                };
+                let is_better = keys.get(1) < keys.first() || (keys.get(1) == keys.first() && is_idler(other, first));
+                return Some(candidates.at(if is_better { other } else { first }));
             }
         };
-        let keys = keys(request, candidates, scorer);
+        let keys = keys(request, candidates, scorer)?;
         let best = keys.iter().copied().fold(f64::INFINITY, f64::min);
         let limit = best + best.abs() * f64::from(percent) / 100.0;
         let equals = || candidates.iter().zip(&keys).filter(|(_, key)| **key <= limit).map(|(endpoint, _)| endpoint);
@@ -59,14 +75,20 @@ impl Picker {
         };
         let mut few = equals();
         match (few.next(), few.next()) {
-            (Some(only), None) => only,
-            _ => lowest(equals(), load, &mut rng).unwrap_or_else(|| candidates.at(0)),
+            (Some(only), None) => Some(only),
+            _ => lowest(equals(), load, &mut rng),
         }
     }
 }
 
-/// The scores as keys of which the lowest is best, with the unknown ones filled in.
-fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scorer) -> Keys {
+/// The candidate with the fewest open requests per weight.
+pub(super) fn least_open<'a>(request: &RequestView<'_>, candidates: Candidates<'a>) -> &'a Arc<Endpoint> {
+    let load = |endpoint: &Endpoint| open(request, endpoint);
+    lowest(candidates.iter(), load, &mut request.rng()).unwrap_or_else(|| candidates.at(0))
+}
+
+/// The scores as keys of which the lowest is best, with the unknown ones filled in; `None` where all are unknown.
+fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scorer) -> Option<Keys> {
     let sign = match scorer.prefers() {
         Prefer::Lower => 1.0,
         Prefer::Higher => -1.0,
@@ -78,14 +100,17 @@ fn keys(request: &RequestView<'_>, candidates: Candidates<'_>, scorer: &dyn Scor
     let unknown = given.iter().filter(|score| !score.is_known()).count();
     let key = |score: &Score| if score.is_known() { sign * score.value } else { f64::INFINITY };
     let mut keys: Keys = given.iter().map(key).collect();
+    if unknown == keys.len() {
+        return None;
+    }
     if unknown > 0 {
         fill_in(request, candidates, &mut keys, unknown);
     }
-    keys
+    Some(keys)
 }
 
 /// Gives candidates without a key the mean of the others', in proportion to the open requests: neither shunned, which
-/// would leave them without a score for good, nor flooded. Without any key, the open requests are the keys.
+/// would leave them without a score for good, nor flooded. At least one has a key.
 #[cold]
 fn fill_in(request: &RequestView<'_>, candidates: Candidates<'_>, keys: &mut Keys, unknown: usize) {
     let known = keys.len() - unknown;
@@ -96,11 +121,9 @@ fn fill_in(request: &RequestView<'_>, candidates: Candidates<'_>, keys: &mut Key
     }
     for (endpoint, key) in candidates.iter().zip(keys.iter_mut()).filter(|(_, key)| !key.is_finite()) {
         let load = open(request, endpoint);
-        *key = match known {
-            0 => load,
-            _ if sum >= 0.0 => sum / known as f64 * (load * known as f64 / loads),
-            _ => sum / known as f64 * (loads / (load * known as f64)),
-        };
+        let mean = sum / known as f64;
+        let busier = load * known as f64 / loads;
+        *key = if sum >= 0.0 { mean * busier } else { mean / busier };
     }
 }
 

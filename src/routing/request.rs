@@ -49,9 +49,9 @@ impl KeptHeaders {
     /// Most headers; further ones are not kept.
     pub const COUNT_MAX: usize = 32;
 
-    /// Keeps a header unless it is too long, or there are too many.
+    /// Keeps a header unless it is too long, one of that name is kept already, or there are too many.
     pub fn keep(&mut self, name: &str, value: &str) {
-        if value.len() <= Self::VALUE_BYTES_MAX && self.0.len() < Self::COUNT_MAX {
+        if value.len() <= Self::VALUE_BYTES_MAX && self.0.len() < Self::COUNT_MAX && self.get(name).is_none() {
             self.0.push((name.into(), value.into()));
         }
     }
@@ -136,8 +136,10 @@ mod tests {
     fn a_client_cannot_make_us_keep_much() {
         let mut kept = KeptHeaders::default();
         kept.keep("x-long", &"x".repeat(KeptHeaders::VALUE_BYTES_MAX + 1));
-        (0..100).for_each(|_| kept.keep("x-many", "v"));
-        assert_eq!((kept.get("x-long"), kept.get("x-many"), kept.0.len()), (None, Some("v"), KeptHeaders::COUNT_MAX));
+        (0..100).for_each(|n| kept.keep("x-many", &n.to_string()));
+        assert_eq!((kept.get("x-long"), kept.get("x-many"), kept.0.len()), (None, Some("0"), 1));
+        (0..100).for_each(|n| kept.keep(&n.to_string(), "v"));
+        assert_eq!((kept.get("30"), kept.get("31"), kept.0.len()), (Some("v"), None, KeptHeaders::COUNT_MAX));
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
 use super::blend::{self, Part};
+use super::picker::least_open;
 use super::{
-    Candidates, Decision, Expectation, Filter, Needs, Picker, RequestView, ResponseHeaders, Router, Scorer, Scores,
-    Trace,
+    Candidates, Decision, Expectation, Filter, Needs, Pass, Picker, RequestView, ResponseHeaders, Router, Scorer,
+    Scores, Trace,
 };
 
 /// Filters, then scores, then picks. One idea, written once: most strategies are one of these, and so is every
@@ -73,14 +75,19 @@ impl Scored {
                         trace.scored(endpoint, &*only.scorer, score, None);
                     }
                 }
-                self.picker.pick(request, candidates, &*only.scorer)
+                self.picker.pick_scored(request, candidates, &*only.scorer)
             }
-            parts => {
-                let totals = blend::totals(parts, request, candidates, trace);
-                blend::pick(&totals, self.picker, request, candidates)
-            }
+            parts => blend::totals(parts, request, candidates, trace)
+                .map(|totals| blend::pick(&totals, self.picker, request, candidates)),
         };
-        Decision::Send(Arc::clone(chosen))
+        chosen.map_or_else(|| Decision::Pass(self.pass()), |chosen| Decision::Send(Arc::clone(chosen)))
+    }
+
+    /// Why nobody has a number: something is missing, unless no part had a say in the first place.
+    fn pass(&self) -> Pass {
+        let passes = || self.parts.iter().map(|part| part.scorer.pass());
+        let missing = passes().find(|pass| matches!(pass, Pass::Missing(_)));
+        missing.or_else(|| passes().next()).unwrap_or(Pass::Missing("there is nothing to go by"))
     }
 }
 
@@ -90,8 +97,9 @@ impl Router for Scored {
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        // What they expect they share, so it is to be booked once.
-        self.parts.iter().find_map(|part| part.scorer.on_sent(request, endpoint))
+        let mut expected = None;
+        self.parts.iter().for_each(|part| part.scorer.on_sent(request, endpoint, &mut expected));
+        expected
     }
 
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
@@ -107,10 +115,21 @@ impl Router for Scored {
             }
         }
         if let Some(kept) = candidates.only(&kept) {
-            return self.pick(request, kept, trace);
+            return match self.pick(request, kept, trace) {
+                // Another strategy would not know whom the filters left out.
+                Decision::Pass(pass) if kept.len() < candidates.len() => {
+                    trace.passed(pass, "least-request");
+                    Decision::Send(Arc::clone(least_open(request, kept)))
+                }
+                decision => decision,
+            };
         }
         trace.note(|| "the filters leave nobody, so they are passed over".to_owned());
         self.pick(request, candidates, trace)
+    }
+
+    fn on_endpoint_removed(&self, id: EndpointId) {
+        self.parts.iter().for_each(|part| part.scorer.on_endpoint_removed(id));
     }
 
     fn response_headers(&self, request: &RequestView<'_>, served: &Endpoint, headers: &mut ResponseHeaders) {

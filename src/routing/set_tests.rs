@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
+use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::domain::{Complaint, ModelProfiles, StrategySpec, Work, parse_annotation};
+use crate::domain::{Clock, Complaint, Gauge, Gauges, ModelProfiles, StrategySpec, Work, parse_annotation};
+use crate::state::Ticket;
 
-use super::conformance::{fleet, send};
+use super::conformance::{fleet, send, view};
 use super::*;
 
 fn configured(
@@ -84,6 +86,40 @@ fn named_strategies_are_used_like_registered_ones() {
 }
 
 #[test]
+fn a_new_session_is_left_to_the_fallback_and_one_whose_home_is_gone_gets_a_new_home() {
+    let sticky = json!({ "use": "session-affinity", "fallback": ["least-kv-cache"] });
+    let strategy = named(&json!({ "sticky": sticky })).resolve("sticky").unwrap();
+    let fleet = fleet(3);
+    for (endpoint, usage) in fleet.iter().zip([0.5, 0.1, 0.5]) {
+        let page = Gauges::default().with(Gauge::KvUsage, usage).with(Gauge::Running, 0.0);
+        endpoint.live.publish(&page, endpoint.live.mark(), view(0).now);
+    }
+    let open = |at: usize| Ticket::open(Arc::clone(&fleet[at]), Work::default(), &Clock::start());
+    let _busy = [open(0), open(1), open(1)];
+    let chosen = |key: Option<&str>, endpoints: &[Arc<Endpoint>]| {
+        let asked = Asked { model: "m".into(), session_id: key.map(Into::into), ..Asked::default() };
+        let mut trace = Trace::on();
+        let request = RequestView { asked: &asked, ..view(1) };
+        let plan = decide(&*strategy.router, &request, endpoints, 1, &mut trace).unwrap().unwrap();
+        assert!(!trace.is_degraded());
+        (plan.first().id.slot, trace.into_record().unwrap().notes)
+    };
+    let (new, notes) = chosen(None, &fleet);
+    assert_eq!((new, notes[1].as_str()), (1, "without a home: least-kv-cache decides"));
+    // A key is a home, wherever it leads.
+    assert_eq!(chosen(Some("anna"), &fleet).1.len(), 1);
+    // An id that names nobody here: the fewest open requests decide, the fallback is not asked.
+    let gone = base64::engine::general_purpose::STANDARD.encode("127.0.0.1:22");
+    let mut asked = Asked { model: "m".into(), ..Asked::default() };
+    asked.headers.keep("x-session-id", &gone);
+    let mut trace = Trace::on();
+    let request = RequestView { asked: &asked, ..view(1) };
+    let plan = decide(&*strategy.router, &request, &fleet, 1, &mut trace).unwrap().unwrap();
+    assert_eq!(plan.first().id.slot, 2);
+    assert_eq!(trace.into_record().unwrap().notes, ["the session's endpoint is gone or not ready"]);
+}
+
+#[test]
 fn every_fault_of_named_strategies_is_found_with_its_path() {
     let found = complaints(&json!({
         "random": { "use": "random" },
@@ -94,6 +130,8 @@ fn every_fault_of_named_strategies_is_found_with_its_path() {
         "params": { "use": "random", "parameters": { "x": 1 } },
         "scorers": { "scorers": [{ "use": "least-request", "scale": 0.0 }, { "use": "random", "weight": 1_000_001 }],
                      "fallback": ["nobody"], "filters": ["least-request"] },
+        "slo-own": { "use": "random" },
+        "slow": { "use": "random" },
         "zero": { "scorers": [{ "use": "least-request", "weight": 0 }] },
     }));
     let expected = [
@@ -107,6 +145,7 @@ fn every_fault_of_named_strategies_is_found_with_its_path() {
         "routing/strategies/scorers/scorers/1/use: \"random\" does not score",
         "routing/strategies/scorers/filters/0: no strategy \"least-request\" has filters",
         "routing/strategies/scorers/fallback/0: there is no registered strategy \"nobody\"",
+        "routing/strategies/slo-own: `pd`, `slo` and what begins with `slo-` stand for",
         "routing/strategies/typo/use: there is no strategy \"least-requests\"; did you mean \"least-request\"?",
         "routing/strategies/zero/scorers: every weight is 0",
     ];
@@ -156,12 +195,28 @@ fn a_lock_goes_before_the_header_before_the_profile_before_the_default() {
 fn what_comes_with_the_endpoints_counts_where_the_configuration_says_nothing() {
     let set = configured("random", true, &json!({}), &json!({ "own": { "locked": "round-robin" } })).unwrap();
     let published = parse_annotation(r#"{"lockedRoutingStrategy":"nonsense","profiles":{"p":{}}}"#).unwrap();
-    let choose = |model: &str| {
+    let choose = |model: &str, strategy| {
         let asked = Asked { model: model.into(), ..Asked::default() };
-        set.choose(Wish::default(), &asked, None, Some(&published))
+        let choice = set.choose(Wish { strategy, profile: None }, &asked, None, Some(&published)).unwrap();
+        (choice.strategy.name.to_string(), choice.in_vain.map(|in_vain| in_vain.text))
     };
-    assert_eq!(&*choose("own").unwrap().strategy.name, "round-robin");
-    assert!(matches!(choose("other"), Err(ChoiceError::Unknown { name, .. }) if name == "nonsense"));
+    assert_eq!(choose("own", None), ("round-robin".into(), None));
+    let in_vain = ("random".to_owned(), Some("nonsense".to_owned()));
+    assert_eq!(choose("other", None), in_vain);
+    assert_eq!(choose("other", Some("least-request")), in_vain, "a lock keeps clients out, whatever it says");
+    assert_eq!(choose("other", Some("fastest")), in_vain);
+}
+
+#[test]
+fn only_what_the_client_asks_for_is_its_fault() {
+    let set = configured("random", true, &json!({}), &json!({})).unwrap();
+    let published = parse_annotation(r#"{"profiles":{"default":{"routingStrategy":"pd"},"b":{}}}"#).unwrap();
+    let asked = Asked { model: "m".into(), ..Asked::default() };
+    let choose = |strategy, profile| set.choose(Wish { strategy, profile }, &asked, None, Some(&published));
+    assert!(matches!(choose(Some("pd"), None), Err(ChoiceError::Unknown { name, .. }) if name == "pd"));
+    assert_eq!(choose(None, None).unwrap().in_vain.unwrap().text, "pd");
+    assert!(choose(Some("random"), None).unwrap().in_vain.is_none());
+    assert!(choose(None, Some("b")).unwrap().in_vain.is_none());
 }
 
 #[test]

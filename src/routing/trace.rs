@@ -3,13 +3,13 @@
 use crate::domain::EndpointId;
 use crate::state::Endpoint;
 
-use super::{Score, Scorer};
+use super::{Pass, Score, Scorer};
 
 /// A decision's record, if somebody wants one.
 #[derive(Debug, Default)]
 pub struct Trace {
     record: Option<Box<Record>>,
-    passes: u32,
+    is_degraded: bool,
 }
 
 /// What a decision went by.
@@ -46,7 +46,7 @@ impl Trace {
 
     /// Records everything.
     pub fn on() -> Self {
-        Self { record: Some(Box::default()), passes: 0 }
+        Self { record: Some(Box::default()), is_degraded: false }
     }
 
     /// Whether anything is recorded.
@@ -81,14 +81,21 @@ impl Trace {
         self.record
     }
 
-    /// Notes that a strategy had nothing to go by, and who decides instead.
-    pub fn passed(&mut self, reason: &str, next: &str) {
-        self.passes += 1;
+    /// Notes that a strategy left it to another one, and who decides instead.
+    pub fn passed(&mut self, pass: Pass, next: &str) {
+        let (Pass::Missing(reason) | Pass::NoSay(reason)) = pass;
+        self.is_degraded |= matches!(pass, Pass::Missing(_));
         self.note(|| format!("{reason}: {next} decides"));
     }
 
-    /// Whether some strategy had nothing to go by, so that another one decided. Counted also when nothing is recorded.
+    /// Notes that the model's profiles name a strategy that there is not, and who decides instead.
+    pub fn in_vain(&mut self, text: &str, instead: &str) {
+        self.is_degraded = true;
+        self.note(|| format!("the model's profiles say \"{text}\", which is no strategy: {instead} decides"));
+    }
+
+    /// Whether another one decided than should have. Counted also when nothing is recorded.
     pub fn is_degraded(&self) -> bool {
-        self.passes > 0
+        self.is_degraded
     }
 }

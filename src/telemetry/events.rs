@@ -2,8 +2,11 @@
 //!
 //! Nothing here is called for a request that goes well.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -15,6 +18,8 @@ use super::Metrics;
 
 /// Lines about failing endpoints in any one second; more are counted and told with the next line.
 const FAILURE_LINES_PER_SECOND: u64 = 20;
+/// Most models and texts of profiles that are remembered as said.
+const IN_VAIN_MAX: usize = 1024;
 
 /// Tells what happens. One for the process, shared.
 #[derive(Debug)]
@@ -22,12 +27,21 @@ pub struct Events {
     metrics: Arc<Metrics>,
     failure_lines: Limited,
     early_end_said: AtomicBool,
+    /// Hashes of models and texts that were said already.
+    in_vain: Mutex<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 impl Events {
     /// Events that count in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, failure_lines: Limited::default(), early_end_said: AtomicBool::new(false) }
+        Self {
+            metrics,
+            failure_lines: Limited::default(),
+            early_end_said: AtomicBool::new(false),
+            in_vain: Mutex::default(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// An endpoint failed a request; `pause` is how long it is put aside if this failure began a pause.
@@ -50,6 +64,18 @@ impl Events {
         if let Some(unsaid) = self.failure_lines.admit(now, FAILURE_LINES_PER_SECOND) {
             let (address, name) = (endpoint.address_text(), endpoint.spec.name.as_str());
             info!(endpoint = address, name, unsaid, "endpoint answers again");
+        }
+    }
+
+    /// The profiles that come with a model's endpoints name a strategy that there is not. Said once for each model and
+    /// text, of which the first so many are kept.
+    pub fn strategy_in_vain(&self, model: &str, text: &str, error: &dyn Display) {
+        let key = self.hasher.hash_one((model, text));
+        let mut said = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = said.len() < IN_VAIN_MAX && said.insert(key);
+        drop(said);
+        if is_new {
+            warn!(model, text, %error, "the strategy in a model's profiles cannot be used; the default one decides");
         }
     }
 
@@ -111,6 +137,17 @@ mod tests {
         assert_eq!(admitted, 20);
         assert_eq!(limited.admit(at(2_000_000), 20), Some(30));
         assert_eq!(limited.admit(at(2_000_001), 20), Some(0));
+    }
+
+    #[test]
+    fn a_strategy_in_vain_is_said_once_for_each_model_and_text() {
+        let events = Events::new(Metrics::new(&[]));
+        for n in 0..3 * IN_VAIN_MAX {
+            events.strategy_in_vain("m", if n % 2 == 0 { "pd" } else { "slo" }, &"no");
+        }
+        assert_eq!(events.in_vain.lock().unwrap().len(), 2);
+        (0..3 * IN_VAIN_MAX).for_each(|n| events.strategy_in_vain(&n.to_string(), "pd", &"no"));
+        assert_eq!(events.in_vain.lock().unwrap().len(), IN_VAIN_MAX);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Prefill {
     last_seen: AtomicU64,
     /// Seconds a token, as bits; 0 until it was learned.
     pace: AtomicU64,
+    /// How many endpoints had the slot before: what was booked for one of those says nothing of this one.
+    epoch: AtomicU64,
 }
 
 /// One request's part of an endpoint's prefill.
@@ -41,6 +43,7 @@ pub(super) struct Booked {
     micros: u64,
     due: u64,
     shift: i64,
+    epoch: u64,
 }
 
 impl Booked {
@@ -70,16 +73,27 @@ impl Prefill {
         let later = |at: u64| at.max(now.as_micros()).saturating_add(micros);
         // Never fails: the closure always gives a value.
         let before = self.done_at.fetch_update(Relaxed, Relaxed, |at| Some(later(at))).unwrap_or_default();
-        Booked { sent: now, tokens, micros, due: later(before), shift: self.shift.load(Relaxed) }
+        let (shift, epoch) = (self.shift.load(Relaxed), self.epoch.load(Relaxed));
+        Booked { sent: now, tokens, micros, due: later(before), shift, epoch }
     }
 
     /// It will not be computed.
     pub(super) fn cancel(&self, booked: Booked) {
-        self.move_by(-signed(booked.micros));
+        if self.is_current(booked) {
+            self.move_by(-signed(booked.micros));
+        }
+    }
+
+    /// Whether it was booked for the endpoint that has the slot now.
+    fn is_current(&self, booked: Booked) -> bool {
+        booked.epoch == self.epoch.load(Relaxed)
     }
 
     /// It is computed: what is behind it is due by as much earlier or later as it was itself.
     pub(super) fn finished(&self, booked: Booked, now: Moment) {
+        if !self.is_current(booked) {
+            return;
+        }
         let due = signed(booked.due) + (self.shift.load(Relaxed) - booked.shift);
         let late = signed(now.as_micros()) - due;
         self.shift.fetch_add(late, Relaxed);
@@ -95,6 +109,9 @@ impl Prefill {
 
     /// Learns from a first token: the endpoint was at this prompt since it came, or since the one before was done.
     pub(super) fn learn_from(&self, booked: Booked, start: f64, now: Moment) {
+        if !self.is_current(booked) {
+            return;
+        }
         let last = Moment::from_micros(self.last_seen.swap(now.as_micros(), Relaxed));
         self.learn(booked.tokens, booked.sent.max(last).until(now).as_secs_f64(), start);
     }
@@ -125,6 +142,7 @@ impl Prefill {
 
     /// For the next endpoint of the slot.
     pub(super) fn reset(&self) {
+        self.epoch.fetch_add(1, Relaxed);
         self.done_at.store(0, Relaxed);
         self.shift.store(0, Relaxed);
         self.last_seen.store(0, Relaxed);
@@ -214,6 +232,20 @@ mod tests {
         assert_eq!(wait(&prefill, 5000), 0);
         prefill.cancel(prefill.book(10_000.0, PACE, at(6000)));
         assert_eq!(wait(&prefill, 6000), 0);
+    }
+
+    #[test]
+    fn what_was_booked_for_the_former_endpoint_of_a_slot_says_nothing_of_the_next() {
+        let prefill = Prefill::default();
+        let [late, never] = [0; 2].map(|_| prefill.book(10_000.0, PACE, at(0)));
+        prefill.reset();
+        let own = prefill.book(10_000.0, PACE, at(50_000));
+        prefill.cancel(never);
+        prefill.finished(late, at(50_000));
+        prefill.learn_from(late, PACE, at(50_000));
+        assert_eq!((wait(&prefill, 50_000), prefill.pace(PACE).to_bits()), (1000, PACE.to_bits()));
+        prefill.finished(own, at(50_500));
+        assert_eq!(wait(&prefill, 50_500), 0);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Scorer for ByPrefix {
         scores.extend(candidates.iter().map(|endpoint| Score::of((self.number)(&look, endpoint))));
     }
 
-    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        Some(self.prefixes.send(request, endpoint, self.speed))
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
+        expected.get_or_insert_with(|| self.prefixes.send(request, endpoint, self.speed));
     }
 }

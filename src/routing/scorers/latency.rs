@@ -9,6 +9,8 @@ use crate::state::{Endpoint, Fresh};
 /// ```text
 /// queue + prefill/token × (prompt + our prompt tokens waiting there) + decode/token × output × (1 + open / parallel)
 /// ```
+///
+/// `parallel` is per unit of weight, and no more than the engine takes into a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedLatency {
     /// Requests that an engine works on side by side before they slow each other down to half; above 0.

@@ -105,7 +105,7 @@ mod tests {
 
     use crate::domain::{Clock, EndpointSpec, Gauges, ModelSpec, Work};
     use crate::routing::conformance::{fleet, view};
-    use crate::routing::{Asked, Candidates, Decision, Parameters, STRATEGIES, Trace};
+    use crate::routing::{Asked, Candidates, Configured, Decision, Parameters, STRATEGIES, StrategySet, Trace, decide};
     use crate::state::{Adapters, Ticket};
 
     use super::Holding::{NoRoom, Room, Running, Unknown, Waiting};
@@ -150,6 +150,25 @@ mod tests {
         }
         assert!(order[..16].iter().all(|slot| *slot == 0) && order[16..32].iter().all(|slot| *slot == 1), "{order:?}");
         assert!(order[32..64].iter().all(|slot| [2, 4].contains(slot)) && !order.contains(&3), "{order:?}");
+    }
+
+    #[test]
+    fn filters_hold_also_where_the_scorers_have_nothing_to_go_by() {
+        let fleet = fleet(2);
+        tells(&fleet[0], &["a"], &[], Some(1.0));
+        tells(&fleet[1], &["lora"], &[], Some(1.0));
+        let _busy = Ticket::open(Arc::clone(&fleet[1]), Work::default(), &Clock::start());
+        let spec =
+            r#"{"mix":{"filters":["lora-affinity"],"scorers":[{"use":"least-kv-cache"}],"fallback":["random"]}}"#;
+        let (specs, models) = (serde_json::from_str(spec).unwrap(), std::collections::BTreeMap::new());
+        let set = StrategySet::configured(Configured::of("mix", &specs, &models)).unwrap();
+        let asked = Asked { model: "lora".into(), ..Asked::default() };
+        for seed in 0..20 {
+            let request = RequestView { asked: &asked, adapter_of: Some("base"), ..view(seed) };
+            let mut trace = Trace::off();
+            let plan = decide(&*set.default_strategy().router, &request, &fleet, 1, &mut trace).unwrap().unwrap();
+            assert_eq!((plan.first().id, trace.is_degraded()), (fleet[1].id, true));
+        }
     }
 
     #[test]

@@ -21,10 +21,10 @@ use std::fmt::Debug;
 
 use smallvec::SmallVec;
 
-use crate::domain::GaugeSet;
+use crate::domain::{EndpointId, GaugeSet};
 use crate::state::Endpoint;
 
-use super::{AnswerNeeds, Candidates, Expectation, Needs, RequestView, ResponseHeaders, Trace};
+use super::{AnswerNeeds, Candidates, Expectation, Needs, Pass, RequestView, ResponseHeaders, Trace};
 
 pub use active_requests::ActiveRequests;
 pub use busy_time::BusyTime;
@@ -107,6 +107,11 @@ pub trait Scorer: Send + Sync + Debug {
         true
     }
 
+    /// What it means that it has no number for any candidate.
+    fn pass(&self) -> Pass {
+        Pass::Missing("no endpoint tells what it goes by")
+    }
+
     /// All that it reads, of engines, answers and the request.
     fn needs(&self) -> Needs {
         Needs { headers: self.headers(), answers: self.answers(), ..Needs::gauges(self.gauges()) }
@@ -121,10 +126,12 @@ pub trait Scorer: Send + Sync + Debug {
         scores.extend(candidates.iter().map(|endpoint| self.score(request, endpoint)));
     }
 
-    /// A request was sent to an endpoint, by a choice that this number was a part of.
-    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint) -> Option<Expectation> {
-        None
-    }
+    /// A request was sent to an endpoint, by a choice that this number was a part of. `expected` is what the parts before
+    /// this one expect of it: they share that, so only the first of them books it.
+    fn on_sent(&self, _request: &RequestView<'_>, _endpoint: &Endpoint, _expected: &mut Option<Expectation>) {}
+
+    /// An endpoint left: drop what is kept for it. Its slot may be given out again.
+    fn on_endpoint_removed(&self, _id: EndpointId) {}
 
     /// Headers for the client, once it is known who serves the request; whether or not this scorer decided that.
     fn response_headers(&self, _request: &RequestView<'_>, _served: &Endpoint, _headers: &mut ResponseHeaders) {}

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Clock, Gauge, Gauges, Moment, Work};
+use crate::domain::{Clock, EndpointSpec, Gauge, Gauges, Moment, Work};
 use crate::routing::conformance::{fleet, view};
-use crate::routing::{Asked, Candidates, Picker, RequestView};
+use crate::routing::{Asked, Candidates, Decision, Part, Picker, RequestView, Router, Scored, Trace};
 use crate::state::{Endpoint, Ticket};
 
 use super::*;
@@ -118,6 +118,31 @@ fn twice_the_latency_weighs_as_much_at_any_unit_and_failures_count() {
     let scorer = Usage::new(weights, AnswerNeeds::default());
     let [base, slow, failing] = [0, 1, 2].map(|at| number(&scorer, &fleet[at]).value);
     assert!((slow / base - 2_f64.powf(0.4)).abs() < 1e-6 && (failing / base - 10_f64.powf(0.4)).abs() < 1e-6);
+}
+
+#[test]
+fn a_full_endpoint_does_not_make_the_costs_of_the_others_look_alike() {
+    let of = |(endpoint, cost): (&Arc<Endpoint>, f64)| {
+        let spec = EndpointSpec { cost, ..endpoint.spec.clone() };
+        Arc::new(Endpoint::new(endpoint.id, spec, Arc::clone(&endpoint.live)))
+    };
+    let fleet: Vec<_> = fleet(5).iter().zip([5.0, 1.0, 5.0, 1.0, 1000.0]).map(of).collect();
+    let _full = [open(&fleet[0], 20), open(&fleet[3], 30)];
+    let scorer = Spill { levels: Levels::Cost, limit: 16.0, kv_limit: 0.9 };
+    let mut given = Scores::new();
+    scorer.scores(&view(1), Candidates::all(&fleet).unwrap(), &mut given, &mut Trace::off());
+    assert_eq!(given.iter().map(|score| score.value).collect::<Vec<_>>(), [3.0, 0.0, 1.0, 3.0, 2.0]);
+
+    // `cost:3,least-kv-cache`, where the cheap one has a little more of its cache in use.
+    for (at, usage) in [(0, 0.0), (1, 0.3), (2, 0.2)] {
+        read(&fleet[at], &[(Gauge::KvUsage, usage), (Gauge::KvCapacity, 1e9), (Gauge::Running, 0.0)]);
+    }
+    let part = |scorer: Arc<dyn Scorer>, weight| Part { scorer, weight, scale: None };
+    let kv = KvCache { assumed_capacity: 1e9 };
+    let parts = [part(Arc::new(scorer), 3.0), part(Arc::new(kv), 1.0)];
+    let strategy = Scored::blended(parts, Picker::Best);
+    let choice = strategy.route(&view(1), Candidates::all(&fleet[..3]).unwrap(), &mut Trace::off());
+    assert!(matches!(choice, Decision::Send(chosen) if chosen.id == fleet[1].id));
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Own engines before rented ones, spot before on demand.",
         formula: "Lowest `cost` of the endpoint among those that are not full; equal costs are decided by the open \
                   requests. Full is (open requests + 1) / weight above `limit`, or more than `kv_limit` of the KV \
-                  cache in use. If all are full, the fewest open requests.",
+                  cache in use. If all are full, the fewest open requests. In combinations counts \
+                  the place among the candidates' costs, the full ones last.",
         missing: "Without fresh readings, our own requests alone make an endpoint full. Cost is 1 unless it is set.",
         source: "The lowest-cost routing of LiteLLM, with a limit.",
     },

@@ -15,7 +15,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest p95 time to first token of the last minute × (open requests + 1) / weight. Within `buffer` of \
                   the best, the open requests decide.",
         missing: "Without the engine's percentile, the one of first tokens that we saw, if `measure` is on. An endpoint without either \
-                  counts as average, in proportion to its open requests; if none has one, the open requests decide.",
+                  counts as average, in proportion to its open requests; if none has one, it hands on.",
         source: "The strategy of this name in LiteLLM set-ups, which looks at p95 once an hour.",
     },
     parameters: &[

@@ -13,7 +13,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest share in use: the engine's last word + (tokens sent since − tokens ended since) / capacity. \
                   Equal shares are decided by the open requests.",
         missing: "Without the engine's capacity, `assumed_capacity`. An endpoint without a fresh reading counts as \
-                  average, in proportion to its open requests; if none has one, the open requests decide.",
+                  average, in proportion to its open requests; if none has one, it hands on.",
         source: "AIBrix `least-kv-cache` and `least-gpu-cache`, without the CPU cache that engines no longer have.",
     },
     parameters: &[ASSUMED_CAPACITY],

@@ -17,11 +17,11 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Engines of different speed, and requests of different length.",
         formula: "Lowest expected seconds: queue time + prefill time per token × (this prompt + our prompt tokens \
                   waiting there) + decode time per token × expected output × (1 + open requests / (`parallel` × \
-                  weight)). Times and lengths are means of the last minute; a prompt or output of unknown length \
+                  weight)), where `parallel` is no more than the most that the engine takes into a batch. Times and lengths are means of the last minute; a prompt or output of unknown length \
                   counts as 10 or 100 tokens. Within `buffer` of the best, the open requests decide.",
         missing: "Without prefill times, the mean time to first token; without decode times, the mean inter-token \
                   latency. An endpoint without those counts as average, in proportion to its open requests; if none \
-                  tells, the open requests decide.",
+                  tells, it hands on.",
         source: "AIBrix `least-latency` as it is meant (there: means since the engine's start, without the queue).",
     },
     parameters: &[

@@ -13,7 +13,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest of the highest of: share of the KV cache in use; open requests / most that fit a batch; the \
                   engine's utilisation × (open now + 1) / (open at the reading + 1).",
         missing: "Of the three, those that are known. An endpoint of which none is counts as average, in proportion to \
-                  its open requests; if none of any is, the open requests decide.",
+                  its open requests; if none of any is, it hands on.",
         source: "AIBrix `least-utilization`, whose input only one engine exports.",
     },
     parameters: &[ASSUMED_CAPACITY],

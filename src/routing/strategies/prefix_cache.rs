@@ -22,7 +22,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Prompts that share beginnings: conversations, system prompts, documents asked about repeatedly.",
         formula: "Lowest seconds: prefill sent there and not yet done, plus `miss_cost` times the prefill of what the \
                   endpoint has not seen of this prompt, both at the endpoint's prefill rate, plus `request_cost` for \
-                  each open request, and `excess_cost` for each above `bound` times the mean. In combinations: the highest share of the prompt that the endpoint holds.",
+                  each open request per weight, and `excess_cost` for each above `bound` times the mean. In \
+                  combinations: the highest share of the prompt that the endpoint holds.",
         missing: "A prompt shorter than a block of 256 bytes, or that nobody has seen, goes where the wait is shortest. \
                   Without the engine's prefill times, `prefill_rate`. What an engine evicted by itself is not \
                   noticed; a restart is, where its metrics are read.",
@@ -40,13 +41,13 @@ pub(super) const REGISTRATION: Registration = Registration {
         Parameter {
             name: "request_cost",
             default: "0.003",
-            about: "Seconds that each request open at an endpoint delays a new one. Too high a value trades hits of short \
+            about: "Seconds that each request open at an endpoint of weight 1 delays a new one. Too high a value trades hits of short \
                     prompts for an even load.",
         },
         Parameter {
             name: "bound",
             default: "1.25",
-            about: "Times the mean of open requests above which an endpoint has more than its share.",
+            about: "Times the mean of open requests per weight above which an endpoint has more than its share.",
         },
         Parameter {
             name: "excess_cost",
@@ -104,17 +105,20 @@ impl PrefixCache {
         Self { settings, speed, prefixes }
     }
 
-    /// Open requests above which an endpoint has more than its share.
+    /// Open requests per unit of weight above which an endpoint has more than its share.
     fn fair(&self, request: &RequestView<'_>, candidates: Candidates<'_>) -> f64 {
-        let open = |endpoint: &Endpoint| endpoint.live.requests(request.now, request.stale_after).0;
-        let sum: f64 = candidates.iter().map(|endpoint| open(endpoint)).sum();
-        self.settings.bound * sum / candidates.len() as f64
+        let (mut open, mut weights) = (0.0, 0.0);
+        for endpoint in candidates.iter() {
+            open += endpoint.live.requests(request.now, request.stale_after).0;
+            weights += endpoint.weight();
+        }
+        self.settings.bound * open / weights
     }
 
     /// What it costs to send a prompt there, in seconds of wait.
     fn seconds(&self, request: &RequestView<'_>, look: &Look<'_>, fair: f64, endpoint: &Endpoint) -> f64 {
         let Settings { miss_cost, request_cost, excess_cost, .. } = self.settings;
-        let (open, _) = endpoint.live.requests(request.now, request.stale_after);
+        let open = endpoint.live.requests(request.now, request.stale_after).0 / endpoint.weight();
         let excess = (open - fair).max(0.0);
         look.wait(endpoint.id) + look.miss(endpoint.id) * miss_cost + open * request_cost + excess * excess_cost
     }

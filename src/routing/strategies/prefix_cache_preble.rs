@@ -24,13 +24,15 @@ pub(super) const REGISTRATION: Registration = Registration {
         purpose: "Few large prefixes that very many requests share, as tools, documents and few-shot prompts.",
         formula: "*Exploit*, if more of the prompt is cached somewhere than is not: of the endpoints that hold most of it, \
                   the one with the least load. *Explore* otherwise, or if that endpoint has more than `balance` times \
-                  the load of the least loaded, and a wait longer than its cache saves or as many times the mean of \
-                  open requests: lowest load + eviction + miss. Load: seconds of work sent there in the last three \
-                  minutes or open still, prefill of what was not cached and the answer at `decode_rate`. Eviction: \
-                  seconds to prefill again what the prompt pushes out of the cache, times the share of prompt tokens \
-                  that the cache there answers. Miss: seconds to prefill what the endpoint does not hold.",
+                  the load of the least loaded, and a wait longer than its cache saves or more than 4 open requests \
+                  beyond as many times their mean: lowest load + eviction + miss. Load: seconds of work sent there in \
+                  the last three minutes or open still, prefill of what was not cached and the answer at \
+                  `decode_rate`. Eviction: seconds to prefill again what the prompt pushes out of the cache, times the \
+                  share of prompt tokens that the cache there answers. Miss: seconds to prefill what the endpoint does \
+                  not hold.",
         missing: "Without the engine's prefill times, `prefill_rate`; without its cache's capacity, a million tokens. \
-                  The load is that of this process's requests.",
+                  The load of the last minutes is that of requests which this strategy sent from this process, by \
+                  itself or in a combination; open requests are everybody's.",
         source: "Preble's E2 (Srivatsa and others, 2024), under AIBrix's name for it.",
     },
     parameters: &[
@@ -73,10 +75,10 @@ impl Default for Settings {
     }
 }
 
-/// Clones share what they know.
 /// So many open requests are no crowd.
 const CROWD_MIN: f64 = 4.0;
 
+/// Clones share what they know.
 #[derive(Debug, Clone)]
 struct Preble {
     settings: Settings,
@@ -149,13 +151,18 @@ impl Preble {
         f64::from(request.asked.work.output_tokens) / self.settings.decode_rate
     }
 
-    fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Expectation {
-        let expectation = self.prefixes.send(request, endpoint, self.speed);
+    fn sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
+        let expectation = expected.get_or_insert_with(|| self.prefixes.send(request, endpoint, self.speed));
         if let Some(Recent(window)) = self.recent.get(endpoint.id) {
             let seconds = expectation.prefill_seconds() + self.decode(request);
             window.add(request.now, [micros(seconds)]);
         }
-        expectation
+    }
+
+    fn forget(&self, id: EndpointId) {
+        if let Some(Recent(window)) = self.recent.get(id) {
+            window.clear();
+        }
     }
 }
 
@@ -177,13 +184,13 @@ impl Router for Preble {
     }
 
     fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        Some(self.sent(request, endpoint))
+        let mut expected = None;
+        self.sent(request, endpoint, &mut expected);
+        expected
     }
 
     fn on_endpoint_removed(&self, id: EndpointId) {
-        if let Some(Recent(window)) = self.recent.get(id) {
-            window.clear();
-        }
+        self.forget(id);
     }
 }
 
@@ -213,7 +220,11 @@ impl Scorer for Preble {
         scores.extend(candidates.iter().map(|endpoint| Score::of(self.cost(request, &look, endpoint))));
     }
 
-    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint) -> Option<Expectation> {
-        Some(self.sent(request, endpoint))
+    fn on_sent(&self, request: &RequestView<'_>, endpoint: &Endpoint, expected: &mut Option<Expectation>) {
+        self.sent(request, endpoint, expected);
+    }
+
+    fn on_endpoint_removed(&self, id: EndpointId) {
+        self.forget(id);
     }
 }

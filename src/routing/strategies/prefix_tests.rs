@@ -1,16 +1,19 @@
 //! What the strategies that go by prefixes have in common, and where they differ.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::domain::{Gauge, Gauges, Moment, Work};
+use crate::domain::{Clock, Gauge, Gauges, Moment, Work};
 use crate::index::Chain;
-use crate::routing::conformance::{fleet, view};
+use crate::routing::conformance::{fleet, fleet_of, view};
 use crate::routing::prefix::{Answering, Expectation, Prefixes};
-use crate::routing::{Asked, Candidates, Decision, Parameters, RequestView, Router, StrategySet, Trace};
-use crate::state::Endpoint;
+use crate::routing::{
+    Asked, Candidates, Configured, Decision, Parameters, RequestView, Router, ScoreRecord, StrategySet, Trace, decide,
+};
+use crate::state::{Endpoint, Ticket};
 
 use super::STRATEGIES;
 
@@ -98,6 +101,21 @@ fn cold_prompts_of_a_moment_do_not_herd_to_whoever_holds_least() {
 }
 
 #[test]
+fn an_endpoint_of_three_times_the_weight_gets_three_times_the_requests() {
+    for name in ["prefix-cache", "token-load"] {
+        let rig = Rig { fleet: fleet_of(&[1, 3]), ..Rig::new(name, &json!({}), 0) };
+        let open = |at: usize| Ticket::open(Arc::clone(&rig.fleet[at]), Work::default(), &Clock::start());
+        let (mut counts, mut tickets) = ([0; 2], Vec::new());
+        for n in 0..80 {
+            let to = rig.serve(&asked(n, 10), n * 1000, n);
+            counts[to] += 1;
+            tickets.push(open(to));
+        }
+        assert!((18..=22).contains(&counts[0]), "{name}: {counts:?}");
+    }
+}
+
+#[test]
 fn a_conversation_stays_where_it_began_and_the_next_one_begins_elsewhere() {
     for name in BY_PREFIX {
         let rig = Rig::new(name, &json!({}), 4);
@@ -168,13 +186,51 @@ fn a_combination_learns_where_prompts_went_and_weighs_match_against_load() {
     };
     let combination = set.resolve("least-request:1,prefix-cache:2").unwrap();
     drop(combination.router.on_sent(&request, &fleet[2]).unwrap().come_true(fleet[2].id, request.now));
-    let busy = crate::state::Ticket::open(Arc::clone(&fleet[2]), Work::default(), &crate::domain::Clock::start());
+    let busy = Ticket::open(Arc::clone(&fleet[2]), Work::default(), &Clock::start());
     for seed in 0..20 {
         assert_eq!(chosen("prefix-cache:2,least-request:1", seed), 2);
         assert_ne!(chosen("prefix-cache:1,least-request:2", seed), 2);
     }
     drop(busy);
     assert_eq!(chosen("prefix-cache:1,least-request:2", 1), 2);
+}
+
+#[test]
+fn the_order_of_names_in_a_combination_does_not_matter_to_what_is_learned() {
+    let prompt = asked(1, 100);
+    let request = RequestView { asked: &prompt, ..view(1) };
+    let costs = ["prefix-cache:1,prefix-cache-preble:1", "prefix-cache-preble:1,prefix-cache:1"].map(|text| {
+        let (set, fleet) = (StrategySet::build("random").unwrap(), fleet(2));
+        let router = set.resolve(text).unwrap().router;
+        let expectation = router.on_sent(&request, &fleet[0]).unwrap();
+        assert_eq!(fleet[0].live.measured.expected_hits(request.now), Some(0.0), "it is booked once");
+        drop(expectation.come_true(fleet[0].id, request.now));
+        let mut trace = Trace::on();
+        let later = RequestView { now: request.now + Duration::from_secs(30), ..request };
+        router.route(&later, Candidates::all(&fleet).unwrap(), &mut trace);
+        let scores = trace.into_record().unwrap().scores;
+        let cost = |score: &&ScoreRecord| score.scorer == "preble-cost" && score.endpoint == fleet[0].id;
+        scores.iter().find(cost).unwrap().score.value
+    });
+    assert!(costs[0] > 0.3 && (costs[0] - costs[1]).abs() < 1e-9, "{costs:?}");
+}
+
+#[test]
+fn what_a_fallback_sends_is_found_again() {
+    let specs = json!({ "sticky": { "use": "session-affinity", "fallback": ["prefix-cache"] } });
+    let (specs, models) = (serde_json::from_value(specs).unwrap(), BTreeMap::new());
+    let set = StrategySet::configured(Configured::of("sticky", &specs, &models)).unwrap();
+    let (fleet, prompt) = (fleet(8), asked(1, 20));
+    let chosen = |seed| {
+        let request = RequestView { asked: &prompt, ..view(seed) };
+        let router = &set.default_strategy().router;
+        let plan = decide(&**router, &request, &fleet, 1, &mut Trace::off()).unwrap().unwrap();
+        let expectation = router.on_sent(&request, plan.first()).unwrap();
+        drop(expectation.come_true(plan.first().id, request.now));
+        plan.first().id
+    };
+    let home = chosen(1);
+    (2..20).for_each(|seed| assert_eq!(chosen(seed), home));
 }
 
 #[test]

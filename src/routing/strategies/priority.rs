@@ -15,7 +15,8 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Lowest place of the endpoint's `tier` in `tiers`, among those that are not full; a tier that is not \
                   listed and is a number is its own place (0 first), any other comes last. Within a tier the open \
                   requests decide. Full is (open requests + 1) / weight above `limit`, or more than `kv_limit` of the \
-                  KV cache in use. If all are full, the fewest open requests.",
+                  KV cache in use. If all are full, the fewest open requests. In combinations counts \
+                  the place among the candidates' tiers, the full ones last.",
         missing: "Without fresh readings, our own requests alone make an endpoint full. An endpoint without a tier \
                   comes last.",
         source: "The `order` of LiteLLM deployments and the localities of Envoy, with a limit.",

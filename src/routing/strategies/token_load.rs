@@ -28,7 +28,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         formula: "Kept are the endpoints that hold `affinity` of the prompt, if there are any, and unless each of them \
                   has `saturation` seconds more of prefill ahead than some other. Of these, lowest seconds: uncached \
                   tokens sent there and not yet prefilled, plus those of this prompt, at the endpoint's prefill rate, \
-                  plus `request_cost` for each open request.",
+                  plus `request_cost` for each open request per weight.",
         missing: "Without `measure`, tokens count as prefilled when that must be over at the endpoint's rate. Without the \
                   engine's prefill times, `prefill_rate`. Equal endpoints are drawn.",
         source: "llm-d's prefix-cache affinity with token load; its calibration run is replaced by learning.",
@@ -50,7 +50,7 @@ pub(super) const REGISTRATION: Registration = Registration {
         Parameter {
             name: "request_cost",
             default: "0.003",
-            about: "Seconds that each request open at an endpoint delays a new one.",
+            about: "Seconds that each request open at an endpoint of weight 1 delays a new one.",
         },
     ],
     build: |parameters| {
@@ -134,7 +134,7 @@ impl Router for TokenLoad {
     fn route(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Decision {
         let look = self.prefixes.compare(request, candidates, self.speed);
         let seconds = |endpoint: &Endpoint| {
-            let (open, _) = endpoint.live.requests(request.now, request.stale_after);
+            let open = endpoint.live.requests(request.now, request.stale_after).0 / endpoint.weight();
             look.wait(endpoint.id) + look.miss(endpoint.id) + open * self.settings.request_cost
         };
         let mut rng = request.rng();

@@ -16,7 +16,7 @@ pub(super) const REGISTRATION: Registration = Registration {
                   the mean time to first token, success the share of answers that were no failures, both of the last \
                   minute. Within `buffer` of the best, the open requests decide.",
         missing: "Without the engine's mean, that of the first tokens that we saw, if `measure` is on. An endpoint without either counts as average, in \
-                  proportion to its open requests; if none has one, the open requests decide.",
+                  proportion to its open requests; if none has one, it hands on.",
         source: "The strategy of this name in LiteLLM set-ups: 0.4 / latency + 0.4 × success rate + 0.2 / cost. A \
                  product instead of a sum, because it does not change with the units.",
     },

@@ -73,9 +73,15 @@ impl Measured {
         self.outcomes.add(now, [0, 1]);
     }
 
-    /// Books work: when it is sent as estimated; when it is reported, what it was more than that.
+    /// Books work: when it is sent as estimated; when it is reported, what it was more than that. What it was less,
+    /// [`Self::fewer_prompt_tokens`] takes back.
     pub fn tokens(&self, prompt: u64, output: u64, now: Moment) {
         self.tokens.add(now, [prompt, output]);
+    }
+
+    /// Takes back prompt tokens that were booked at `sent` and turned out to be none.
+    pub fn fewer_prompt_tokens(&self, tokens: u64, sent: Moment) {
+        self.tokens.take_back(sent, [tokens, 0]);
     }
 
     /// Books a first token that came so long after the request was sent.

@@ -1,6 +1,6 @@
 //! What we have at an endpoint, counted in and out by tickets.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::domain::{Moment, Work};
@@ -91,8 +91,10 @@ impl Outstanding {
         self.tokens.fetch_add(work.tokens(), Relaxed);
         self.tokens_sent.fetch_add(work.tokens(), Relaxed);
         self.output_tokens.fetch_add(u64::from(work.output_tokens), Relaxed);
-        if self.in_flight.fetch_add(1, Relaxed) == 0 {
-            self.busy_since.store(now.as_micros(), Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        // Not only the first: one that entered while the last one left may have had its mark taken away by that one.
+        if self.busy_since.load(Relaxed) == 0 {
+            self.busy_since.compare_exchange(0, now.as_micros(), Relaxed, Relaxed).ok();
         }
     }
 
@@ -102,7 +104,8 @@ impl Outstanding {
         }
         self.tokens.fetch_sub(work.tokens(), Relaxed);
         self.output_tokens.fetch_sub(u64::from(work.output_tokens), Relaxed);
-        let before = self.in_flight.fetch_sub(1, Relaxed);
+        // Whoever leaves last sees what all before it marked: no mark is left where nobody is.
+        let before = self.in_flight.fetch_sub(1, AcqRel);
         debug_assert!(before > 0, "an endpoint was left more often than entered");
         if before == 1 {
             let since = self.busy_since.swap(0, Relaxed);
@@ -151,5 +154,21 @@ mod tests {
         ours.enter(WORK, at(200));
         assert!((ours.busy_share(at(230)) - 0.5).abs() < 0.01);
         assert!((ours.busy_share(at(290)) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn who_entered_while_the_last_one_left_counts_as_busy_again_with_the_next() {
+        let ours = Outstanding::default();
+        ours.enter(WORK, at(100));
+        // The last one leaves: it is counted out, another one enters, and its mark is taken away with the old one.
+        ours.in_flight.fetch_sub(1, Relaxed);
+        ours.enter(WORK, at(110));
+        ours.busy_since.swap(0, Relaxed);
+        ours.enter(WORK, at(111));
+        assert!((ours.busy_share(at(141)) - 0.5).abs() < 0.01);
+        ours.leave(WORK, false, at(141));
+        ours.leave(WORK, false, at(141));
+        assert!((ours.busy_share(at(141)) - 0.5).abs() < 0.01);
+        assert_eq!((ours.in_flight(), ours.busy_since.load(Relaxed)), (0, 0));
     }
 }

@@ -46,12 +46,25 @@ impl<const N: usize> Window<N> {
         }
     }
 
+    /// Takes back some of what was added at `when`, as far as it is still there.
+    pub(super) fn take_back(&self, when: Moment, values: [u64; N]) {
+        let era = self.era(when);
+        let Some(bucket) = self.buckets.get((era % BUCKETS as u64) as usize) else { return };
+        if bucket.era.load(Relaxed) == era {
+            for (sum, value) in bucket.sums.iter().zip(values).filter(|(_, value)| *value != 0) {
+                // Never fails: the closure always gives a value.
+                sum.fetch_update(Relaxed, Relaxed, |held| Some(held.saturating_sub(value))).ok();
+            }
+        }
+    }
+
     /// The sums over the window that ends `now`.
     pub fn sums(&self, now: Moment) -> [u64; N] {
         let era = self.era(now);
         let mut sums = [0_u64; N];
         for bucket in &self.buckets {
-            if bucket.era.load(Relaxed) + BUCKETS as u64 > era {
+            let of = bucket.era.load(Relaxed);
+            if of != 0 && of + BUCKETS as u64 > era {
                 for (sum, part) in sums.iter_mut().zip(&bucket.sums) {
                     *sum = sum.saturating_add(part.load(Relaxed));
                 }
@@ -101,6 +114,29 @@ mod tests {
         assert_eq!(window.sums(at(1000)), [0, 0]);
         window.add(at(1000), [5, 0]);
         assert_eq!(window.sums(at(1001)), [5, 0]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_that_moments_and_no_other() {
+        let window = Window::<2>::over(Duration::from_mins(1));
+        window.add(at(100), [10, 1]);
+        window.add(at(130), [5, 5]);
+        window.take_back(at(100), [4, 0]);
+        assert_eq!(window.sums(at(130)), [11, 6]);
+        window.take_back(at(100), [100, 0]);
+        assert_eq!(window.sums(at(130)), [5, 6]);
+        // Its minute is over: what came in its place stays.
+        window.add(at(160), [7, 7]);
+        window.take_back(at(100), [7, 7]);
+        assert_eq!(window.sums(at(160)), [12, 12]);
+    }
+
+    #[test]
+    fn what_was_forgotten_does_not_count_in_the_first_minute_either() {
+        let window = Window::<1>::over(Duration::from_mins(1));
+        window.add(at(1), [5]);
+        window.clear();
+        assert_eq!(window.sums(at(2)), [0]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ families! {
     DECISION_SECONDS: Histogram "fairlead_decision_seconds" []
         "Time from a complete request to the choice of its endpoint, in seconds";
     DEGRADED_DECISIONS: Counter "fairlead_degraded_decisions_total" []
-        "Decisions that another strategy made, because the one asked for waited too long or had nothing to go by";
+        "Decisions that another strategy made, because the one that should have waited too long, had nothing to go by, or is not known";
     PASSED_THROUGH: Counter "fairlead_passed_through_total" []
         "Requests left to Envoy without a destination, because we do not route their path";
     REFUSALS: Counter "fairlead_refusals_total" ["reason"] "Requests that we answered ourselves with an error";

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::domain::{EndpointId, GaugeSet};
 use crate::routing::{
-    About, BuildError, Built, Candidates, OpenRequests, Parameter, Parameters, Prefer, Registration, RequestView,
+    About, BuildError, Built, Candidates, OpenRequests, Parameter, Parameters, Pass, Prefer, Registration, RequestView,
     ResponseHeaders, Score, Scored, Scorer, Scores, Trace,
 };
 use crate::state::Endpoint;
@@ -32,8 +32,9 @@ pub(super) const REGISTRATION: Registration = Registration {
     summary: "the endpoint that served the session before, unless it is gone or overloaded",
     about: About {
         purpose: "Conversations: the next turn finds its beginning in the engine's prefix cache.",
-        formula: "1 for the session's home, 0 for the others, most first; without a home all are alike, so that the \
-                  fewest open requests decide, or the others of a combination. Home is the endpoint that the header \
+        formula: "1 for the session's home, 0 for the others, most first. Where the home is gone or overloaded all are \
+                  alike, so that the fewest open requests decide, or the others of a combination; so they do for a new \
+                  session, unless the strategy has a `fallback`. Home is the endpoint that the header \
                   `x-session-id` names. Else, for a session key, the one that ranks first for it (weighted rendezvous \
                   hashing), which moves 1/n of the sessions when one of n endpoints comes or goes. An endpoint with \
                   more than `bound` times the mean of open requests per weight, and `slack` at least, is nobody's \
@@ -160,13 +161,15 @@ impl SessionAffinity {
         }
     }
 
-    /// Where the session belongs, if it has an id or a key, and that endpoint is there and not overloaded.
-    fn home(&self, request: &RequestView<'_>, candidates: Candidates<'_>, trace: &mut Trace) -> Option<EndpointId> {
-        let (named, key) = (self.named(request), self.key(request));
-        if named.is_none() && key.is_none() {
-            trace.note(|| "a new session: no endpoint is its home".into());
-            return None;
-        }
+    /// Where a session belongs that has an id or a key: that endpoint, if it is there and not overloaded.
+    fn home(
+        &self,
+        session: (Option<Named>, Option<&str>),
+        request: &RequestView<'_>,
+        candidates: Candidates<'_>,
+        trace: &mut Trace,
+    ) -> Option<EndpointId> {
+        let (named, key) = session;
         let loads = Loads::of(request, candidates, self.bound);
         if let Some(named) = named {
             match candidates.iter().position(|endpoint| self.is(&named, endpoint)) {
@@ -232,8 +235,18 @@ impl Scorer for SessionAffinity {
         Score::of(f64::from(u8::from(is_named || self.key(request).is_some())))
     }
 
+    fn pass(&self) -> Pass {
+        Pass::NoSay("without a home")
+    }
+
     fn scores(&self, request: &RequestView<'_>, candidates: Candidates<'_>, scores: &mut Scores, trace: &mut Trace) {
-        let home = self.home(request, candidates, trace);
+        let session = (self.named(request), self.key(request));
+        if let (None, None) = session {
+            trace.note(|| "a new session: no endpoint is its home".into());
+            scores.extend(std::iter::repeat_n(Score::UNKNOWN, candidates.len()));
+            return;
+        }
+        let home = self.home(session, request, candidates, trace);
         scores.extend(candidates.iter().map(|endpoint| Score::of(f64::from(u8::from(home == Some(endpoint.id))))));
     }
 
