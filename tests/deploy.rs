@@ -1,4 +1,5 @@
-//! The manifests in `deploy/`: known fields only, least privilege, metrics that exist, and one truth for each thing.
+//! The manifests in `deploy/`: known fields only, least privilege, metrics that exist, and one truth for each thing; and
+//! the refusals that operators are told of.
 //!
 //! What needs `kubectl` is left out, and says so, where there is none. What needs `promtool` is opt-in: `make check-deploy`.
 
@@ -6,7 +7,7 @@
 
 mod common_deploy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -90,6 +91,44 @@ fn the_standalone_envoy_is_the_quickstarts() {
         .replace("address: 127.0.0.1, port_value: 10000", "address: 0.0.0.0, port_value: 10000");
     let kept = read("overlays/standalone/envoy.yaml");
     assert!(kept.ends_with(&expected), "run `tools/standalone-envoy.sh`");
+}
+
+/// The refusals that can happen, with their status: those of `openai/error.rs` that something asks for, and all of bodies.
+fn refusals() -> BTreeSet<(String, String)> {
+    let (errors, bodies) = (include_str!("../src/openai/error.rs"), include_str!("../src/openai/body_error.rs"));
+    let mut sources = String::new();
+    for part in ["src/exchange", "src/ext_proc"] {
+        for entry in fs::read_dir(root().join("..").join(part)).unwrap() {
+            sources += &fs::read_to_string(entry.unwrap().path()).unwrap();
+        }
+    }
+    let mut found = BTreeSet::new();
+    for function in errors.split("\n    pub fn ").skip(1) {
+        let name = function.split(['(', '<']).next().unwrap();
+        let made = function.split("Self::new(").nth(1).map(str::trim_start).and_then(|rest| rest.split_once(','));
+        if let Some((status, rest)) = made.filter(|_| sources.contains(&format!("ApiError::{name}("))) {
+            found.insert((rest.split('"').nth(1).unwrap().to_owned(), status.to_owned()));
+        }
+    }
+    let codes = bodies.split("pub fn code(").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
+    for code in codes.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        found.insert((code.to_owned(), if code == "field_too_long" { "413" } else { "400" }.to_owned()));
+    }
+    found
+}
+
+#[test]
+fn the_table_of_reasons_has_every_refusal_that_can_happen() {
+    let page = include_str!("../docs/operations.md");
+    let table = page.split("\n| `reason` | status | |\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let mut listed = BTreeSet::new();
+    for row in table.lines().skip(1) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let reasons = cells[1].split('`').skip(1).step_by(2).map(str::to_owned);
+        listed.extend(reasons.map(|reason| (reason, cells[2].to_owned())));
+    }
+    assert!(listed.remove(&("models".to_owned(), "200".to_owned())), "no refusal, but an answer of ours");
+    assert_eq!(listed, refusals());
 }
 
 /// Names of metrics of ours in a text.
