@@ -44,7 +44,7 @@ fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
         env: &config::process_env,
         flags: &given.flags,
         defaults: given.defaults,
-        check: &app::check_strategies,
+        check: &|config| [app::check_strategies(config), given.complaints(config)].concat(),
     })
 }
 

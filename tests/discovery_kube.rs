@@ -7,7 +7,7 @@ mod common_kube;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use fairlead::config::KubernetesDiscovery;
+use fairlead::config::{KubernetesDiscovery, LocalPool};
 use fairlead::domain::{Clock, Work};
 use fairlead::state::Ticket;
 use fairlead_lab::kube::{FakeApi, Fault, Pod, custom};
@@ -94,13 +94,27 @@ async fn while_the_api_server_is_away_everything_stays_and_readiness_says_so() {
         api.cut(false);
         soon("it is noticed", || watching.status.readiness().1.contains("last known")).await;
         api.delete("pods", "default", "engine-00000");
-        soon("it is silent", || watching.status.silence() > Duration::from_millis(1500)).await;
+        soon("it is silent", || watching.status.silence("pods") > Duration::from_millis(1500)).await;
         assert!(watching.status.readiness().0);
         assert_eq!(watching.addresses(), (0..3).map(address).collect());
         api.set_fault(Fault::None);
         watching.has([1, 2].map(address)).await;
         soon("all is well", || !watching.status.readiness().1.contains("last known")).await;
     }
+}
+
+#[tokio::test]
+async fn silence_about_pods_is_not_hidden_by_answers_about_others() {
+    let api = api_with(1).await;
+    let watching = watch(config(&api)).await;
+    watching.has([address(0)]).await;
+    api.set_fault(Fault::RefusePods);
+    api.cut(false);
+    let silence = |resource| watching.status.silence(resource);
+    let hears = || silence("modeladapters") + Duration::from_secs(2) < silence("pods");
+    soon("pods are silent, and adapters are not", hears).await;
+    let (ready, detail) = watching.status.readiness();
+    assert!(ready && detail.contains("pods, not heard of"), "{detail}");
 }
 
 async fn is_given_up(fault: Fault) {
@@ -202,6 +216,28 @@ async fn every_pool_of_a_namespace_can_be_followed() {
 }
 
 #[tokio::test]
+async fn a_pool_without_an_object_has_the_pods_of_its_namespace_that_it_selects() {
+    let api = FakeApi::start(&["inferencepools"]).await.unwrap();
+    for (number, namespace, app) in [(0, "llm", "x"), (1, "llm", "y"), (2, "other", "x")] {
+        let pod = Pod { namespace: namespace.to_owned(), model: None, ..pod(number) };
+        api.put_pod(&pod.label("app", app));
+    }
+    let ports = "8000,8001".parse().unwrap();
+    let local_pool = LocalPool { namespace: Some("llm".to_owned()), selector: "app=x".to_owned(), ports };
+    let watching = watch(KubernetesDiscovery { local_pool, ..config(&api) }).await;
+    let second = std::net::SocketAddr::new(address(0).ip(), 8001);
+    watching.has([address(0), second]).await;
+    let snapshot = watching.reader.load();
+    let endpoint = snapshot.at(second).unwrap();
+    assert!(endpoint.spec.models.is_empty(), "any model");
+    assert_eq!(endpoint.spec.pools, ["llm/local"]);
+    let requests = api.requests();
+    let narrow =
+        |line: &String| line.contains("/namespaces/llm/") && (!line.contains("/pods?") || line.contains("app%3Dx"));
+    assert!(requests.iter().all(narrow), "{requests:#?}");
+}
+
+#[tokio::test]
 async fn objectives_and_rewrites_of_a_pool_are_followed_and_a_cluster_may_not_know_them() {
     let api = FakeApi::start(&["inferencemodelrewrites"]).await.unwrap();
     api.put("inferencepools", pool("one", "x", &[8000]));
@@ -233,6 +269,49 @@ async fn adapters_come_and_go_with_their_objects_and_a_cluster_may_not_know_them
     let watching = watch(config(&api)).await;
     watching.has([address(0)]).await;
     assert!(watching.status.readiness().0);
+}
+
+#[tokio::test]
+async fn adapters_on_the_pods_of_a_named_pool_are_served() {
+    let api = FakeApi::start(&[]).await.unwrap();
+    api.put_pod(&pod(0).label("app", "x"));
+    api.put("inferencepools", pool("one", "x", &[8000]));
+    let status = json!({ "instances": ["engine-00000"] });
+    api.put("modeladapters", custom("ModelAdapter", "default", "sql", &json!({ "baseModel": MODEL }), &status));
+    let watching = watch(KubernetesDiscovery { pools: "default/one".into(), ..config(&api) }).await;
+    soon("the adapter is served", || !watching.reader.load().serving("sql").is_empty()).await;
+    assert!(watching.reader.load().serving("other").is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_kind_that_was_listed_once_takes_nothing_away() {
+    for fault in [Fault::ForbidWatch, Fault::ForbidList] {
+        let api = api_with(1).await;
+        let adapter = |name| {
+            let status = json!({ "instances": ["engine-00000"] });
+            api.put("modeladapters", custom("ModelAdapter", "default", name, &json!({ "baseModel": MODEL }), &status));
+        };
+        adapter("sql");
+        let watching = watch(config(&api)).await;
+        let has = |name| !watching.reader.load().serving(name).is_empty();
+        soon("the adapter is served", || has("sql")).await;
+        let failures = || {
+            let watches = watching.status.watches().iter().filter(|watch| watch.resource == "modeladapters");
+            watches.map(|watch| watch.errors.load(std::sync::atomic::Ordering::Relaxed)).sum::<u64>()
+        };
+        api.set_fault(fault);
+        if fault == Fault::ForbidList {
+            // Now the watches have to list anew.
+            api.compact();
+        }
+        api.cut(false);
+        soon("it is counted", || failures() > 2).await;
+        assert!(has("sql"));
+        api.set_fault(Fault::None);
+        adapter("chat");
+        soon("it is followed again", || has("chat")).await;
+        assert!(has("sql"));
+    }
 }
 
 #[tokio::test]

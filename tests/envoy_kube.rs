@@ -64,6 +64,13 @@ async fn roll(api: &FakeApi, stack: &Stack, rounds: usize) -> (Vec<Duration>, Ve
     (first, last)
 }
 
+/// Requests for pods that failed, by the metrics page.
+async fn errors_of_pods(stack: &Stack) -> f64 {
+    let (_, page) = stack.admin_get("/metrics").await.unwrap();
+    let series = "fairlead_kubernetes_errors_total{resource=\"pods\"} ";
+    page.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap()
+}
+
 #[tokio::test]
 async fn pods_roll_under_load_without_a_failed_request() {
     let api = FakeApi::start(&[]).await.unwrap();
@@ -79,11 +86,12 @@ async fn pods_roll_under_load_without_a_failed_request() {
         let (first, last) = roll(&api, &stack, 8).await;
         eprintln!("pod Ready to its first request: {first:.1?}");
         eprintln!("pod deleted to its last request: {last:.1?}");
+        let before = errors_of_pods(&stack).await;
         // History is lost and the API server away for a while: nothing changes for clients.
         api.compact();
         api.set_fault(fairlead_lab::kube::Fault::Refuse);
         api.cut(true);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        soon("it is noticed", async || errors_of_pods(&stack).await > before).await;
         assert_eq!(rows(&stack).await.len(), 3);
         api.set_fault(fairlead_lab::kube::Fault::None);
     };
@@ -104,14 +112,15 @@ fn usage(pid: u32) -> (f64, Duration) {
     (kib.unwrap() / 1024.0, Duration::from_millis(10 * ticks))
 }
 
-/// What discovery of so many pods takes, as lines for people.
-async fn footprint(pods: u32) {
+/// What discovery of so many pods takes, as lines for people. Of strangers, only the last pod names a model.
+async fn footprint(pods: u32, strangers: bool) {
     let api = FakeApi::start(&[]).await.unwrap();
     let pod = |number: u32, round: u32| {
         let ip = (0x0a00_0001 + number).to_be_bytes();
         let pod = Pod::new(format!("engine-{number:05}"), (ip, 8000).into(), MODEL);
         let pod = pod.label("model.aibrix.ai/engine", "none").label("pod-template-hash", "5d8f7c6b9");
-        Pod { ballast: 2_000, ..pod.label("round", &round.to_string()) }
+        let model = pod.model.clone().filter(|_| !strangers || number + 1 == pods);
+        Pod { ballast: 2_000, model, ..pod.label("round", &round.to_string()) }
     };
     let folder = Folder::temporary().unwrap();
     let (admin, ext_proc) = (free_address().unwrap(), free_address().unwrap());
@@ -136,7 +145,7 @@ async fn footprint(pods: u32) {
         soon(what, async || get(&format!("http://{admin}/metrics")).await.unwrap().1.contains(&wanted)).await;
     };
     let since = Instant::now();
-    known("listed", format!("fairlead_endpoints {pods}")).await;
+    known("listed", format!("fairlead_endpoints {}", if strangers { 1 } else { pods })).await;
     let listed = since.elapsed();
     let (full, before) = usage(child.id());
     for number in 0..1_000 {
@@ -146,7 +155,7 @@ async fn footprint(pods: u32) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (churned, after) = usage(child.id());
     eprintln!(
-        "{pods} pods: {empty:.1} MiB empty, {full:.1} MiB with them, {churned:.1} MiB after 1,000 updates, \
+        "{pods} pods, strangers: {strangers}: {empty:.1} MiB empty, {full:.1} MiB with them, {churned:.1} MiB after 1,000 updates, \
          which took {:?} of CPU; listed in {listed:.1?}",
         after.saturating_sub(before)
     );
@@ -156,6 +165,7 @@ async fn footprint(pods: u32) {
 #[tokio::test]
 #[ignore = "prints memory and time, proves nothing"]
 async fn what_a_thousand_and_ten_thousand_pods_cost() {
-    footprint(1_000).await;
-    footprint(10_000).await;
+    footprint(1_000, false).await;
+    footprint(10_000, false).await;
+    footprint(10_000, true).await;
 }

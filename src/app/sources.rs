@@ -56,8 +56,10 @@ impl Cold {
         if let Some(kubernetes) = discovery.kubernetes.clone() {
             sources.push(self.start_kubernetes(kubernetes).await?);
         }
-        if sources.is_empty() && discovery.fixed.is_empty() {
-            self.readiness.set("discovery", true, "no source of endpoints is configured");
+        if !discovery.has_source() {
+            let detail =
+                "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
+            self.readiness.set("discovery", false, detail);
         } else if sources.is_empty() {
             self.readiness.set("discovery", true, "endpoints are written in the configuration");
         }
@@ -101,14 +103,16 @@ impl Cold {
     fn watch_cluster(&self, status: &Arc<KubeStatus>) {
         let source = Arc::clone(status);
         self.readiness.watch("kubernetes", move || source.readiness());
-        let (silence, pods) = (Arc::clone(status), Arc::clone(status));
-        self.metrics.watch(families::KUBERNETES_SILENCE, &[], move || silence.silence().as_secs_f64());
+        let pods = Arc::clone(status);
         self.metrics.watch(families::KUBERNETES_PODS, &[], move || pods.pods() as f64);
         for labels in RESOURCES {
-            let is_of = |watch: &WatchStatus| labels.first().is_some_and(|(_, resource)| *resource == watch.resource);
+            let resource = labels.first().map_or("", |(_, resource)| *resource);
+            let is_of = move |watch: &WatchStatus| watch.resource == resource;
             if !status.watches().iter().any(is_of) {
                 continue;
             }
+            let silence = Arc::clone(status);
+            self.metrics.watch(families::KUBERNETES_SILENCE, labels, move || silence.silence(resource).as_secs_f64());
             let watch = |family: Declaration, count: fn(&WatchStatus) -> &AtomicU64| {
                 let status = Arc::clone(status);
                 self.metrics.watch(family, labels, move || {
@@ -119,6 +123,7 @@ impl Cold {
             watch(families::KUBERNETES_EVENTS, |watch| &watch.events);
             watch(families::KUBERNETES_LISTINGS, |watch| &watch.listings);
             watch(families::KUBERNETES_ERRORS, |watch| &watch.errors);
+            watch(families::KUBERNETES_REFUSED, |watch| &watch.refused);
         }
     }
 }

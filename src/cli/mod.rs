@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config::{Form, SETTINGS, Setting, docs};
+use crate::config::{Config, Form, SETTINGS, Setting, docs};
+use crate::domain::Complaint;
 use crate::simulate;
 
 /// What the program was asked to do.
@@ -40,6 +41,15 @@ pub struct Given {
     pub flags: Vec<(&'static str, String)>,
     /// What holds in place of the usual defaults, by dotted key.
     pub defaults: &'static [(&'static str, &'static str)],
+    /// Whether it is to be an endpoint picker.
+    pub is_picker: bool,
+}
+
+impl Given {
+    /// What is wrong with a configuration in view of what was asked for.
+    pub fn complaints(&self, config: &Config) -> Vec<Complaint> {
+        if self.is_picker { picker::complaints(config) } else { Vec::new() }
+    }
 }
 
 /// A reference page.
@@ -89,7 +99,7 @@ fn with_subcommand(mut args: Vec<OsString>) -> Vec<OsString> {
 fn given(matches: &ArgMatches) -> Given {
     let value = |setting: &'static Setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone()));
     let file = matches.get_one::<PathBuf>("config").cloned();
-    Given { file, flags: SETTINGS.iter().filter_map(value).collect(), defaults: &[] }
+    Given { file, flags: SETTINGS.iter().filter_map(value).collect(), ..Given::default() }
 }
 
 fn command() -> Command {
@@ -192,7 +202,7 @@ mod tests {
         ];
         assert_eq!(
             parsed(line).unwrap(),
-            Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags, defaults: &[] })
+            Action::Serve(Given { file: Some(PathBuf::from("f.yaml")), flags, ..Given::default() })
         );
     }
 

@@ -1,8 +1,11 @@
 //! Where endpoints come from in Kubernetes. Field docs are the text of `docs/configuration.md`.
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Endpoints from the pods of a Kubernetes cluster.
@@ -15,6 +18,8 @@ pub struct KubernetesDiscovery {
     /// `InferencePool`s whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas;
     /// `*` means all that are in the namespaces.
     pub pools: NameList,
+    /// A pool that is written here, for clusters without `InferencePool`s.
+    pub local_pool: LocalPool,
     /// API group of `InferencePool`s; `inference.networking.x-k8s.io` is the older one.
     pub pool_group: String,
     /// Label selector that the API server applies to pods; empty means all pods of the namespaces.
@@ -37,6 +42,25 @@ pub struct KubernetesDiscovery {
     pub watch_timeout: Duration,
     /// Names of the labels and annotations of pods.
     pub labels: KubernetesLabels,
+}
+
+/// A pool without an object: everything that an `InferencePool` would say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalPool {
+    /// Namespace of a pool that is written here; not set means our own.
+    pub namespace: Option<String>,
+    /// Label selector of the pods of a pool that is written here; empty means that there is no such pool.
+    pub selector: String,
+    /// Ports of each of its pods, separated by commas; each is an endpoint.
+    pub ports: PortList,
+}
+
+impl LocalPool {
+    /// Whether there is one.
+    pub fn is_given(&self) -> bool {
+        !self.selector.is_empty()
+    }
 }
 
 /// Names of the labels and annotations of pods. Each may be several, separated by commas: the first that a pod has
@@ -73,6 +97,7 @@ impl Default for KubernetesDiscovery {
         Self {
             namespaces: None,
             pools: NameList::default(),
+            local_pool: LocalPool::default(),
             pool_group: "inference.networking.k8s.io".to_owned(),
             pod_selector: String::new(),
             adapters: true,
@@ -84,6 +109,12 @@ impl Default for KubernetesDiscovery {
             watch_timeout: Duration::from_secs(30),
             labels: KubernetesLabels::default(),
         }
+    }
+}
+
+impl Default for LocalPool {
+    fn default() -> Self {
+        Self { namespace: None, selector: String::new(), ports: PortList(vec![8000]) }
     }
 }
 
@@ -154,9 +185,69 @@ impl<'de> Deserialize<'de> for NameList {
     }
 }
 
+/// Ports, written as a list, as one number, or as one text with commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortList(Vec<u16>);
+
+impl PortList {
+    /// The ports, in the order given.
+    pub fn as_slice(&self) -> &[u16] {
+        &self.0
+    }
+}
+
+impl FromStr for PortList {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|port| !port.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Serialize for PortList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<_> = self.0.iter().map(u16::to_string).collect();
+        serializer.serialize_str(&texts.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for PortList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "write ports as a list, or as a text with commas between them")]
+        enum Written {
+            Number(u16),
+            Text(String),
+            List(Vec<u16>),
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Number(port) => Self(vec![port]),
+            Written::Text(text) => {
+                text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not a list of ports")))?
+            }
+            Written::List(ports) => Self(ports),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_read_from_a_list_a_number_or_a_text() {
+        for text in ["[8000, 8001]", r#""8000, 8001""#] {
+            let ports: PortList = serde_json::from_str(text).unwrap();
+            assert_eq!(ports.as_slice(), [8000, 8001]);
+        }
+        assert_eq!(serde_json::from_str::<PortList>("80").unwrap().as_slice(), [80]);
+        assert!(serde_json::from_str::<PortList>(r#""80,x""#).is_err());
+    }
 
     #[test]
     fn names_are_read_from_a_list_or_a_text() {

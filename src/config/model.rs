@@ -153,6 +153,13 @@ pub struct Discovery {
     pub kubernetes: Option<KubernetesDiscovery>,
 }
 
+impl Discovery {
+    /// Whether endpoints can come from anywhere.
+    pub fn has_source(&self) -> bool {
+        !self.fixed.is_empty() || self.file.is_some() || self.kubernetes.is_some()
+    }
+}
+
 /// A watched file of endpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -174,6 +174,21 @@ pub const SETTINGS: &[Setting] = &[
         "`InferencePool`s whose pods are endpoints: `namespace/name`, or `name` in our own namespace, separated by commas; `*` means all that are in the namespaces.",
     ),
     set(
+        "discovery.kubernetes.local_pool.namespace",
+        Form::Text,
+        "Namespace of a pool that is written here; not set means our own.",
+    ),
+    set(
+        "discovery.kubernetes.local_pool.selector",
+        Form::Text,
+        "Label selector of the pods of a pool that is written here; empty means that there is no such pool.",
+    ),
+    set(
+        "discovery.kubernetes.local_pool.ports",
+        Form::Text,
+        "Ports of each of its pods, separated by commas; each is an endpoint.",
+    ),
+    set(
         "discovery.kubernetes.pool_group",
         Form::Text,
         "API group of `InferencePool`s; `inference.networking.x-k8s.io` is the older one.",
@@ -411,6 +426,7 @@ mod tests {
                     .replace("kvevents", "kv_events")
                     .replace("filediscovery", "discovery.file")
                     .replace("kubernetesdiscovery", "discovery.kubernetes")
+                    .replace("localpool", "discovery.kubernetes.local_pool")
                     .replace("kuberneteslabels", "discovery.kubernetes.labels")
                     .replace("genericengine", "scrape.generic");
                 doc.clear();

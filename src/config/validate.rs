@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::tree::Node;
-use super::{Config, Fault, ListenAddress, Origin, TlsMode, TokenSource, check_endpoints};
-use crate::domain::{Complaint, Input, hint};
+use super::{Config, Fault, ListenAddress, LocalPool, Origin, TlsMode, TokenSource, check_endpoints};
+use crate::domain::{Complaint, Input, Selector, hint};
 
 /// Longest path of a unix socket that the kernel takes, in bytes (`sun_path` without its final zero).
 const UNIX_PATH_MAX: usize = 107;
@@ -102,9 +102,26 @@ impl Check<'_> {
         self.require(wrong.is_none(), &["discovery.kubernetes.pools"], || {
             format!("\"{}\" is not the name of a pool; write name or namespace/name", wrong.unwrap_or_default())
         });
+        self.local_pool(&kubernetes.local_pool);
         let given = kubernetes.server.is_none() || kubernetes.kubeconfig.is_none();
         self.require(given, &["discovery.kubernetes.server", "discovery.kubernetes.kubeconfig"], || {
             "the API server is given twice; leave out one of `server` and `kubeconfig`".to_owned()
+        });
+    }
+
+    fn local_pool(&mut self, pool: &LocalPool) {
+        let key = |name| format!("discovery.kubernetes.local_pool.{name}");
+        self.require(pool.is_given() || pool.namespace.is_none(), &[&key("namespace")], || {
+            "says where the pods of a pool are, but not which; write `selector` too".to_owned()
+        });
+        let selector = Selector::parse(&pool.selector);
+        self.require(selector.is_ok(), &[&key("selector")], || {
+            let error = selector.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            format!("\"{}\" is not a label selector: {error}", pool.selector)
+        });
+        let ports = pool.ports.as_slice();
+        self.require(!ports.is_empty() && !ports.contains(&0), &[&key("ports")], || {
+            "needs ports, none of them 0".to_owned()
         });
     }
 

@@ -64,6 +64,9 @@ impl Exchange {
         }
         let watch = (self.core.policy.observe_answers != ObserveAnswers::Never && is_answered)
             .then(|| Watch::new(report.content));
+        if is_answered {
+            self.prepare_to_restore(report.content);
+        }
         self.observed = Some(Observed { served, is_answered, watch, is_shown: false, has_first_token: false });
         self.booking = Some(booking);
         headers
@@ -120,9 +123,13 @@ impl Exchange {
         self.head.request_id.as_deref().map_or_else(|| format!("{:016x}", self.seed), str::to_owned)
     }
 
-    /// Whether the answer's body has to be asked for: the strategy measures answers, and this is one to be measured.
-    /// Known once the response headers were taken.
+    /// Whether the answer's body has to be asked for: it names a model that was rewritten, or the strategy measures
+    /// answers and this is one to be measured. Known once the response headers were taken.
     pub fn wants_response_body(&self) -> bool {
+        self.restores_model() || self.measures_answer()
+    }
+
+    fn measures_answer(&self) -> bool {
         let (Some(booking), Some(observed)) = (&self.booking, &self.observed) else { return false };
         let is_streamed = match observed.watch {
             Some(Watch::Events(_)) => true,

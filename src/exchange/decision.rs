@@ -23,20 +23,21 @@ impl Exchange {
     /// Routes again after a wait.
     pub fn resume(&mut self) -> Step {
         self.looked_up();
-        self.decide()
+        let snapshot = self.core.reader.load();
+        self.decide(&snapshot)
     }
 
     /// The decision deadline passed: takes the least loaded endpoint, which needs nothing but our own counts.
     pub fn give_up_waiting(&mut self) -> Step {
         // A lookup that did not end is no reason to do without the strategy; only one that waits itself is given up.
+        let core = Arc::clone(&self.core);
+        let snapshot = core.reader.load();
         if self.looked_up() {
-            match self.decide() {
+            match self.decide(&snapshot) {
                 Step::Wait(_) => {}
                 step => return step,
             }
         }
-        let core = Arc::clone(&self.core);
-        let snapshot = core.reader.load();
         let view = self.view(&snapshot);
         core.metrics.degraded_decision();
         let endpoints = serving(self.fleet(&snapshot), &self.asked.model);
@@ -50,7 +51,7 @@ impl Exchange {
                 if let Some(explanation) = &mut self.explanation {
                     Arc::make_mut(explanation).give_up(&plan, Arc::clone(&strategy.name));
                 }
-                self.send(plan, Choice { strategy, profile: None })
+                self.send(plan, Choice { strategy, profile: None }, &snapshot)
             }
             None => self.refuse(self.nobody_ready()),
         }
@@ -80,24 +81,24 @@ impl Exchange {
     }
 
     /// Chooses among those that serve the model; among all if none is named.
-    pub(super) fn decide(&mut self) -> Step {
+    pub(super) fn decide(&mut self, snapshot: &Snapshot) -> Step {
         let core = Arc::clone(&self.core);
         let started = Instant::now();
-        let snapshot = core.reader.load();
-        self.take_held(&snapshot);
+        self.take_held(snapshot);
         let chosen = self.chosen.take();
-        let view = self.view(&snapshot);
-        let choice = match chosen.map_or_else(|| self.choice(&snapshot), Ok) {
+        let view = self.view(snapshot);
+        let choice = match chosen.map_or_else(|| self.choice(snapshot), Ok) {
             Ok(choice) => choice,
             Err(error) => return self.refuse(choosing::refusal(error)),
         };
         let strategy = &choice.strategy;
         let kept = self.steering == Steering::Real && core.decisions.is_due(view.now);
         let mut trace = if kept || self.explains() { Trace::on() } else { Trace::off() };
-        let fleet = self.fleet(&snapshot);
+        let fleet = self.fleet(snapshot);
         let endpoints = serving(fleet, &self.asked.model);
         core.strategies.demand().mark(strategy.index, view.now);
         let decided = self.choose(strategy, &view, fleet, endpoints, &mut trace);
+        self.rewriting.tell(&self.asked.model, &mut trace);
         if let Some(told) = &self.told {
             trace.note(|| told.text(&self.asked.held, decided.as_ref().ok().map(|plan| &**plan.first())));
         }
@@ -115,7 +116,7 @@ impl Exchange {
             self.explanation = Some(explanation);
         }
         match decided {
-            Ok(plan) => self.send(plan, choice),
+            Ok(plan) => self.send(plan, choice, snapshot),
             Err(step) => step,
         }
     }
@@ -169,7 +170,7 @@ impl Exchange {
         Ok(Matching::Some(kept))
     }
 
-    pub(super) fn send(&mut self, plan: Plan, choice: Choice) -> Step {
+    fn send(&mut self, plan: Plan, choice: Choice, snapshot: &Snapshot) -> Step {
         let sent = self.core.clock.now();
         let ticket = (self.steering == Steering::Real).then(|| {
             let live = &plan.first().live;
@@ -177,10 +178,9 @@ impl Exchange {
             live.measured.tokens(u64::from(self.asked.work.prompt_tokens), 0, sent);
             Ticket::open(Arc::clone(plan.first()), self.asked.work, &self.core.clock)
         });
-        let snapshot = self.core.reader.load();
         let expectation =
-            ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(&snapshot), plan.first()));
-        let awaited = ticket.as_ref().and_then(|_| self.await_told(&snapshot, plan.first()));
+            ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(snapshot), plan.first()));
+        let awaited = ticket.as_ref().and_then(|_| self.await_told(snapshot, plan.first()));
         self.booking = Some(Booking { plan, choice, sent, ticket, expectation, awaited, answering: None });
         Step::Send
     }

@@ -20,6 +20,7 @@ pub fn explain(
 ) -> Explanation {
     let mut exchange = Exchange::new(Arc::clone(core));
     exchange.steering = Steering::Dry;
+    exchange.allow_rewrite();
     exchange.pool = pool.map(Into::into);
     let pseudo = [(":method", &b"POST"[..]), (":path", path.as_bytes())];
     // The length of the body is what it is here, however it came.

@@ -1,33 +1,22 @@
 //! The life of one exchange.
 
 use std::borrow::Cow;
-use std::mem;
 use std::sync::Arc;
 
 use crate::config::UnknownPaths;
-use crate::domain::{Moment, Work};
-use crate::index::{Awaited, Chain, Chainer, Held, Root};
-use crate::lookup::Key;
-use crate::openai::{self, Api, ApiError, BodyError, Route, canonical, models};
-use crate::routing::{Answering, Asked, Choice, Expectation, KeptHeaders, Plan};
+use crate::domain::Moment;
+use crate::index::Awaited;
+use crate::openai::{self, Api, ApiError, Route, models};
+use crate::routing::{Answering, Asked, Choice, Expectation, Plan};
 use crate::state::Ticket;
 
 use super::answer::Observed;
 use super::body::Body;
 use super::choosing;
-use super::rewrite::Edit;
-use super::told::{PromptKey, Told};
+use super::rewrite::Rewriting;
+use super::told::Told;
 use super::{BodyOutlook, Completeness, Core, Dispatch, Explanation, LocalReply, RequestHead, Step, Subset};
 
-/// Blocks of a prompt that are looked at: its first mebibyte.
-const PREFIX_BLOCKS_MAX: usize = 4096;
-/// Answers to one request that count at most: engines refuse more, and nobody is to seem full until they do.
-const ANSWERS_MAX: u32 = 128;
-/// What an inline media file is taken for. Engines make some hundred to some thousand tokens of an image, by its size in
-/// pixels and not in bytes.
-const MEDIA_TOKENS: u32 = 1024;
-/// Longest name of a model that may exist, in bytes.
-const MODEL_BYTES_MAX: usize = 8 * 1024;
 /// When to come back after a 503 that discovery or a restart will mend.
 pub(super) const RETRY_AFTER_S: u32 = 2;
 
@@ -64,10 +53,7 @@ pub struct Exchange {
     pub(super) steering: Steering,
     pub(super) head: RequestHead,
     pub(super) body: Body,
-    /// The front end can send another body on.
-    pub(super) may_rewrite: bool,
-    /// What is to be changed in the body.
-    pub(super) edit: Option<Edit>,
+    pub(super) rewriting: Rewriting,
     /// The pool that its route names.
     pub(super) pool: Option<Box<str>>,
     /// The part of the fleet that the gateway allows; all of it if it does not say.
@@ -95,8 +81,7 @@ impl Exchange {
             steering: Steering::Real,
             head: RequestHead::default(),
             body,
-            may_rewrite: false,
-            edit: None,
+            rewriting: Rewriting::default(),
             pool: None,
             subset: None,
             asked: Asked::default(),
@@ -241,20 +226,21 @@ impl Exchange {
     fn with_body(&mut self, api: Api, body: &[u8]) -> Step {
         let content_type = self.head.content_type.take();
         let read = openai::head::read(api, content_type.as_deref(), body);
-        match read.and_then(|head| require_model(api, &head).map(|()| head)) {
+        match read.and_then(|head| head.require_model(api).map(|()| head)) {
             Err(error) => self.refuse(ApiError::from(error)),
             Ok(head) => {
-                if let Err(error) = self.ask(&head) {
+                let snapshot = self.core.reader.load();
+                if let Err(error) = self.ask(&head, &snapshot) {
                     return self.refuse(*error);
                 }
                 let is_form = content_type.is_some_and(|content_type| content_type.starts_with("multipart/"));
                 self.rewrite_model(&head, body, is_form);
-                if let Some(key) = self.ask_prefix(&head)
+                if let Some(key) = self.ask_prefix(&head, &snapshot)
                     && let Some(step) = self.look_up(api, &head, body, key)
                 {
                     return step;
                 }
-                self.decide()
+                self.decide(&snapshot)
             }
         }
     }
@@ -267,93 +253,14 @@ impl Exchange {
         if let Some(fault) = cut.fault {
             return self.refuse(ApiError::from(fault));
         }
-        if let Err(error) = self.ask(&cut.head) {
+        let snapshot = self.core.reader.load();
+        if let Err(error) = self.ask(&cut.head, &snapshot) {
             return self.refuse(*error);
         }
         if cut.head.model.is_none() {
             self.asked.model = hint;
         }
-        self.decide()
-    }
-
-    /// Keeps of the body's head what strategies may go by. It is kept long after the body is gone, so it is bounded.
-    fn ask(&mut self, head: &openai::Head<'_>) -> Result<(), Box<ApiError>> {
-        let model = head.model.as_deref().unwrap_or_default();
-        if model.len() > MODEL_BYTES_MAX {
-            return Err(Box::new(ApiError::model_not_found(model)));
-        }
-        let is_short = |text: &&str| text.len() <= KeptHeaders::VALUE_BYTES_MAX;
-        let own = |text: &Option<Cow<'_, str>>| text.as_deref().filter(is_short).map(Into::into);
-        let expected = self.core.policy.expected_output_tokens;
-        let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
-        let size = head.prompt_size();
-        #[expect(clippy::cast_sign_loss, reason = "a quotient of positive numbers")]
-        let text_tokens = (size.text_bytes as f64 / self.bytes_per_token(model)) as u32;
-        let media = u32::try_from(size.media).unwrap_or(u32::MAX);
-        self.asked = Asked {
-            model: model.into(),
-            prompt_bytes: u32::try_from(size.text_bytes).unwrap_or(u32::MAX),
-            media,
-            work: Work {
-                prompt_tokens: text_tokens.saturating_add(media.saturating_mul(MEDIA_TOKENS)),
-                output_tokens: output.saturating_mul(head.n.unwrap_or(1).clamp(1, ANSWERS_MAX)),
-            },
-            max_tokens: head.max_tokens.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-            streams: head.stream,
-            priority: self.priority(),
-            user: own(&head.user),
-            session_id: own(&head.session_id),
-            prompt_cache_key: own(&head.prompt_cache_key),
-            previous_response_id: own(&head.previous_response_id),
-            headers: mem::take(&mut self.head.kept),
-            prefix: Chain::default(),
-            held: Held::default(),
-        };
-        Ok(())
-    }
-
-    /// An adapter's tokens are those of its base model.
-    fn bytes_per_token(&self, model: &str) -> f64 {
-        let snapshot = self.core.reader.load();
-        let base = self.fleet(&snapshot).model(model).and_then(|view| view.parent.as_deref()).unwrap_or(model);
-        self.core.token_sizes.bytes_per_token(base)
-    }
-
-    /// Hashes the prompt, if the strategy that will decide goes by it: then, if the prompt is not too long, what it is
-    /// known by comes back.
-    fn ask_prefix(&mut self, head: &openai::Head<'_>) -> Option<PromptKey> {
-        let snapshot = self.core.reader.load();
-        // What is wrong with the choice, the decision tells.
-        let choice = self.choice(&snapshot).ok()?;
-        let needs_prefix = choice.strategy.needs.prefix;
-        self.chosen = Some(choice);
-        if !needs_prefix {
-            return None;
-        }
-        let adapter_of = self.view(&snapshot).adapter_of;
-        let root = Root { model: &self.asked.model, adapter_of, salt: head.cache_salt.as_deref(), seed: 0 };
-        let mut chainer = Chainer::new(&root, PREFIX_BLOCKS_MAX, self.asked.prompt_bytes as usize);
-        let mut key = self.core.lookup.is_some().then(|| Key::of_model(&self.asked.model));
-        let is_whole = canonical::write(head, |piece| {
-            if let Some(key) = &mut key {
-                key.update(piece);
-            }
-            chainer.push(piece)
-        });
-        self.asked.prefix = chainer.finish();
-        Some(PromptKey(key.filter(|_| is_whole).map(|key| key.digest())))
-    }
-
-    fn decide_for(&mut self, model: &str) -> Step {
-        let (priority, headers) = (self.priority(), mem::take(&mut self.head.kept));
-        self.asked = Asked { model: model.into(), priority, headers, ..Asked::default() };
-        self.decide()
-    }
-
-    /// How urgent the request is, by the objective that it names.
-    fn priority(&self) -> i32 {
-        let objective = self.head.objective.as_deref();
-        objective.map_or(0, |objective| self.core.policies.load().of(self.pool.as_deref()).priority(objective))
+        self.decide(&snapshot)
     }
 
     /// The decision, once it is made.
@@ -411,19 +318,6 @@ impl Exchange {
     }
 }
 
-/// A request names its model, but for the engine-specific call that does not.
-fn require_model(api: Api, head: &openai::Head<'_>) -> Result<(), BodyError> {
-    match (&head.model, api) {
-        (Some(model), _) if !model.is_empty() => Ok(()),
-        (None, Api::Generate) => Ok(()),
-        _ => Err(BodyError::MissingModel),
-    }
-}
-
 fn card(view: &crate::state::ModelView) -> models::ModelCard<'_> {
     models::ModelCard { id: &view.name, parent: view.parent.as_deref(), created: 0 }
 }
-
-#[cfg(test)]
-#[path = "machine_tests.rs"]
-mod tests;

@@ -5,6 +5,7 @@
 //! exchange, at any point, settles it.
 
 mod answer;
+mod asking;
 mod body;
 mod choosing;
 mod core;

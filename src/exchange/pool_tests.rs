@@ -129,6 +129,18 @@ fn only_the_policies_of_the_pool_hold() {
 }
 
 #[test]
+fn a_dry_run_rewrites_the_model_as_a_request_does_and_says_so() {
+    let (_registry, core) = fleet();
+    let rule = Rewrite { models: vec!["public".into()], targets: vec![("n".into(), 1)] };
+    let policies = Policies { rewrites: vec![rule], ..Policies::default() };
+    core.policies.publish(PolicyBook::new(policies, [].into()));
+    let body = br#"{"model":"public","messages":[]}"#;
+    let explained = explain(&core, "/v1/chat/completions", None, &[], body.to_vec());
+    assert_eq!((explained.chosen.len(), &*explained.model), (1, "n"));
+    assert_eq!(explained.notes, [r#"the model "public" is rewritten to "n""#]);
+}
+
+#[test]
 fn a_dry_run_keeps_to_the_pool_too() {
     let (_registry, core) = fleet();
     let body = r#"{"model":"n","messages":[]}"#;

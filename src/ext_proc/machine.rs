@@ -69,16 +69,16 @@ enum Phase {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the stream, not states of it")]
 pub struct Machine {
-    settings: Arc<Settings>,
-    exchange: Exchange,
-    modes: Modes,
+    pub(super) settings: Arc<Settings>,
+    pub(super) exchange: Exchange,
+    pub(super) modes: Modes,
     phase: Phase,
-    out: VecDeque<ProcessingResponse>,
-    flow: Flow,
+    pub(super) out: VecDeque<ProcessingResponse>,
+    pub(super) flow: Flow,
     /// Counts the phases entered.
     phases: u32,
     is_begun: bool,
-    observing: bool,
+    pub(super) observing: bool,
     has_body: bool,
     /// Body messages of `STREAMED` mode that wait behind the answer to the headers.
     owed: usize,
@@ -191,10 +191,7 @@ impl Machine {
             Some(Request::RequestTrailers(_)) => self.request_trailers(),
             Some(Request::ResponseHeaders(headers)) => self.response_headers(&message, &headers),
             Some(Request::ResponseBody(body)) => self.response_body(body),
-            Some(Request::ResponseTrailers(_)) => {
-                self.exchange.response_end();
-                self.push(replies::response_trailers());
-            }
+            Some(Request::ResponseTrailers(_)) => self.response_trailers(),
             None => {}
         }
         if self.observing {
@@ -389,43 +386,6 @@ impl Machine {
         }
     }
 
-    fn response_headers(&mut self, message: &ProcessingRequest, headers: &HttpHeaders) {
-        let report = reading::upstream_report(message, headers.headers.as_ref());
-        let notes = self.exchange.response_head(report);
-        let mut reply = replies::message(replies::response_headers(notes));
-        if self.settings.mode_override && !headers.end_of_stream && self.exchange.wants_response_body() {
-            reply.mode_override = self.modes.show_response();
-        }
-        self.out.push_back(reply);
-        if headers.end_of_stream {
-            self.exchange.response_end();
-        }
-        if self.observing {
-            // Envoy leaves an observed stream open for seconds after the exchange.
-            self.flow = Flow::Close;
-        }
-    }
-
-    fn response_body(&mut self, body: HttpBody) {
-        if matches!(self.modes.response, BodyMode::Buffered | BodyMode::BufferedPartial) {
-            self.exchange.response_held(&body.body);
-        } else {
-            self.exchange.response_piece(&body.body);
-        }
-        if body.end_of_stream {
-            self.exchange.response_end();
-        }
-        if self.modes.response == BodyMode::Duplex {
-            let pieces = replies::pieces(vec![body.body]);
-            let last = pieces.len().saturating_sub(1);
-            for (at, piece) in pieces.into_iter().enumerate() {
-                self.push(replies::response_body(replies::streamed(piece, body.end_of_stream && at == last)));
-            }
-        } else {
-            self.push(replies::response_body(CommonResponse::default()));
-        }
-    }
-
     fn refuse(&mut self, error: ApiError) {
         let reply = self.exchange.refusal(error);
         self.answer(reply);
@@ -437,7 +397,7 @@ impl Machine {
         self.flow = Flow::Close;
     }
 
-    fn push(&mut self, response: Response) {
+    pub(super) fn push(&mut self, response: Response) {
         self.out.push_back(replies::message(response));
     }
 }

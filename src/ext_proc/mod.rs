@@ -15,6 +15,9 @@ mod machine_tests;
 mod modes;
 mod reading;
 mod replies;
+mod response;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod rewrite_tests;
 mod server;

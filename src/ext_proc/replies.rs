@@ -82,9 +82,13 @@ pub(super) fn request_trailers() -> Response {
     Response::RequestTrailers(TrailersResponse::default())
 }
 
-pub(super) fn response_headers(headers: Vec<(&'static str, Cow<'static, str>)>) -> Response {
+/// Headers for the client. The body's length goes if it `loses_length`.
+pub(super) fn response_headers(headers: Vec<(&'static str, Cow<'static, str>)>, loses_length: bool) -> Response {
     let set_headers = headers.into_iter().map(|(name, value)| set(name, value.into_owned())).collect();
-    let mutation = HeaderMutation { set_headers, ..HeaderMutation::default() };
+    let mut mutation = HeaderMutation { set_headers, ..HeaderMutation::default() };
+    if loses_length {
+        remove(&mut mutation, &["content-length"]);
+    }
     Response::ResponseHeaders(HeadersResponse { response: Some(common(mutation, false)) })
 }
 
@@ -105,7 +109,15 @@ pub(super) fn streamed(body: Vec<u8>, end_of_stream: bool) -> CommonResponse {
     }
 }
 
-/// A body in the place of the one that came, in the buffered modes.
+/// A body in the place of the one that came, in every mode but duplex. Where Envoy has not removed its length, the new
+/// one `has_length`.
+pub(super) fn replaced(body: Vec<u8>, has_length: bool) -> CommonResponse {
+    let length = has_length.then(|| set("content-length", body.len().to_string()));
+    let mutation = HeaderMutation { set_headers: length.into_iter().collect(), ..HeaderMutation::default() };
+    CommonResponse { body_mutation: Some(whole_body(body)), ..common(mutation, false) }
+}
+
+/// The body of [`replaced`].
 pub(super) fn whole_body(body: Vec<u8>) -> BodyMutation {
     BodyMutation { mutation: Some(Mutation::Body(body)) }
 }

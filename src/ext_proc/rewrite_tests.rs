@@ -8,11 +8,11 @@ use crate::state::{Policies, PolicyBook, Rewrite};
 
 use super::machine_tests::{BUFFERED, Bench, DUPLEX, STREAMED, body, post, say};
 
-const ASKED: &[u8] = br#"{"messages":[{"role":"user","content":"hi"}],"model":"public","n":1}"#;
-const SERVED: &[u8] = br#"{"messages":[{"role":"user","content":"hi"}],"model":"m","n":1}"#;
+pub(super) const ASKED: &[u8] = br#"{"messages":[{"role":"user","content":"hi"}],"model":"public","n":1}"#;
+pub(super) const SERVED: &[u8] = br#"{"messages":[{"role":"user","content":"hi"}],"model":"m","n":1}"#;
 
 /// Where everything for `public` goes to the model that is there.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let bench = Bench::new();
     let rule = Rewrite { models: vec!["public".into()], targets: vec![("m".into(), 1)] };
     let objectives = [("hot".into(), 9)].into();
@@ -20,16 +20,16 @@ fn bench() -> Bench {
     bench
 }
 
-fn common(reply: &ProcessingResponse) -> Option<&CommonResponse> {
+pub(super) fn common(reply: &ProcessingResponse) -> Option<&CommonResponse> {
     match reply.response.as_ref()? {
         Response::RequestHeaders(headers) => headers.response.as_ref(),
-        Response::RequestBody(body) => body.response.as_ref(),
+        Response::RequestBody(body) | Response::ResponseBody(body) => body.response.as_ref(),
         _ => None,
     }
 }
 
 /// The body that goes on, out of all replies.
-fn sent_on(replies: &[ProcessingResponse]) -> Vec<u8> {
+pub(super) fn sent_on(replies: &[ProcessingResponse]) -> Vec<u8> {
     let mutations = replies.iter().filter_map(|reply| common(reply)?.body_mutation.as_ref()?.mutation.as_ref());
     let pieces = mutations.map(|mutation| match mutation {
         Mutation::Body(body) => body.clone(),
@@ -39,7 +39,7 @@ fn sent_on(replies: &[ProcessingResponse]) -> Vec<u8> {
     pieces.collect::<Vec<_>>().concat()
 }
 
-fn header(reply: &ProcessingResponse, name: &str) -> Option<String> {
+pub(super) fn header(reply: &ProcessingResponse, name: &str) -> Option<String> {
     let headers = &common(reply)?.header_mutation.as_ref()?.set_headers;
     let header = headers.iter().filter_map(|set| set.header.as_ref()).find(|header| header.key == name)?;
     Some(String::from_utf8_lossy(&header.raw_value).into_owned())

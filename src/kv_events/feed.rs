@@ -76,6 +76,9 @@ impl Feed {
 
     /// A message came.
     pub(super) fn live(&mut self, number: u64, payload: Bytes, sink: &mut impl Sink) -> Option<AskReplay> {
+        if is_nonsense(number) {
+            return None;
+        }
         if self.live.is_some_and(|last| number <= last) {
             *self = Self::new(self.can_replay);
             sink.clear(Reason::Restart);
@@ -96,7 +99,7 @@ impl Feed {
 
     /// A message of the replay came.
     pub(super) fn replayed(&mut self, number: u64, payload: &[u8], sink: &mut impl Sink) {
-        if self.is_replaying() {
+        if self.is_replaying() && !is_nonsense(number) {
             self.advance(number, payload, sink);
         }
     }
@@ -150,6 +153,15 @@ impl Feed {
         sink.apply(payload);
         self.next = Some(number + 1);
     }
+}
+
+/// Whether a number is none that a publisher counts up to: it marks the end of a replay, and none could follow it.
+fn is_nonsense(number: u64) -> bool {
+    let is_last = number == u64::MAX;
+    if is_last {
+        tracing::debug!("a batch of KV events has the number that ends a replay, and is passed over");
+    }
+    is_last
 }
 
 #[cfg(test)]

@@ -107,6 +107,18 @@ fn a_replay_that_breaks_off_or_grows_too_long_is_done_without() {
     assert_eq!(taken.payloads.first(), Some(&10));
 }
 
+#[test]
+fn a_batch_with_the_last_number_there_is_is_passed_over() {
+    let (mut feed, mut taken) = (Feed::new(true), Taken::default());
+    feed.connected();
+    feed.replayed(u64::MAX, &payload(0, 7), &mut taken);
+    feed.replay_ended(true, &mut taken);
+    for number in [0, u64::MAX, 1] {
+        assert_eq!(feed.live(number, payload(0, number & 1), &mut taken), None);
+    }
+    assert_eq!((taken.payloads.as_slice(), taken.clears.len()), (&[0, 1][..], 0));
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     /// Something is published, and heard or not.

@@ -6,7 +6,8 @@
 //! | `feed` | a publisher's numbering: gaps, doubles, restarts; knows no socket |
 //! | `mirror` | events → blocks in the index |
 //! | `source` | where an endpoint publishes |
-//! | `transport`, `zmq` | connections |
+//! | `transport` | what connections do |
+//! | `zmtp`, `zmq` | `ZeroMQ`: what goes over the wire, bounded; connections |
 //! | `follow` | one publisher: connect, replay, listen, again |
 //! | `hub` | all endpoints |
 //! | `status` | counts |
@@ -23,6 +24,7 @@ mod status;
 mod testing;
 mod transport;
 mod zmq;
+mod zmtp;
 
 pub use decode::{Batch, Event, PAYLOAD_BYTES_MAX, Stored, decode};
 pub use hub::run;

@@ -110,10 +110,11 @@ fn tcp(address: SocketAddr) -> String {
     format!("tcp://{address}")
 }
 
-/// The address at which others reach what an engine binds. `None` for one to which the engine itself connects.
+/// The address at which others reach what an engine binds. `None` for one to which the engine itself connects, and for a
+/// unix socket on another machine: it would be one of ours that has nothing to do with it.
 fn reachable(text: &str, engine: IpAddr) -> Option<String> {
     if text.starts_with("ipc://") {
-        return Some(text.to_owned());
+        return engine.to_canonical().is_loopback().then(|| text.to_owned());
     }
     let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
@@ -147,6 +148,21 @@ mod tests {
         assert_eq!(of_vllm(body, IP).unwrap(), expected);
         assert_eq!(of_vllm(b"{}", IP), Some(Vec::new()));
         assert_eq!(of_vllm(b"not found", IP), None);
+    }
+
+    #[test]
+    fn a_unix_socket_is_taken_from_an_engine_on_this_machine_alone() {
+        let body =
+            br#"{"0":{"publisher":"zmq","endpoint":"ipc:///run/kv.sock","replay_endpoint":"ipc:///run/replay.sock"}}"#;
+        let own = of_vllm(body, IpAddr::from([127, 0, 0, 1])).unwrap();
+        assert_eq!(
+            (own[0].address.as_str(), own[0].replay.as_deref()),
+            ("ipc:///run/kv.sock", Some("ipc:///run/replay.sock"))
+        );
+        assert_eq!(of_vllm(body, IP), Some(Vec::new()));
+        let replay =
+            br#"{"0":{"publisher":"zmq","endpoint":"tcp://*:5557","replay_endpoint":"ipc:///run/replay.sock"}}"#;
+        assert_eq!(of_vllm(replay, IP).unwrap()[0].replay, None);
     }
 
     #[test]

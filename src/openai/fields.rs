@@ -1,5 +1,6 @@
 //! Which JSON keys [`super::head`] reads for which API, and the visitor that reads them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -180,7 +181,7 @@ impl<'s, 'a> HeadSeed<'s, 'a> {
         self.progress.reading = Some((name, expected(slot)));
         let head = &mut *self.head;
         match slot {
-            Slot::Model => head.model = map.next_value_seed(Text)?,
+            Slot::Model => (head.model, head.model_written) = model(raw(map)?)?.unzip(),
             Slot::Stream => head.stream = map.next_value_seed(Flag)?.unwrap_or(false),
             Slot::StreamOptions => {
                 let member = Member(&["include_usage"], Flag);
@@ -246,6 +247,19 @@ fn expected(slot: Slot) -> &'static str {
 fn raw<'a, M: MapAccess<'a>>(map: &mut M) -> Result<Option<&'a RawValue>, M::Error> {
     let value: &'a RawValue = map.next_value()?;
     Ok((value.get() != "null").then_some(value))
+}
+
+/// What a name says, and how it is written. Only one with escapes is copied.
+fn model<E: de::Error>(raw: Option<&RawValue>) -> Result<Option<(Cow<'_, str>, &str)>, E> {
+    let Some(raw) = raw else { return Ok(None) };
+    let quoted = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let written = quoted.ok_or_else(|| E::custom("not a string"))?;
+    let name = if written.contains('\\') {
+        Cow::Owned(serde_json::from_str(raw.get()).map_err(E::custom)?)
+    } else {
+        Cow::Borrowed(written)
+    };
+    Ok(Some((name, written)))
 }
 
 fn saturate(value: i128) -> i64 {

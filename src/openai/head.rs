@@ -22,8 +22,10 @@ use super::paths::{Api, BodyKind};
 /// What a router reads from a request body. `null` counts as absent everywhere.
 #[derive(Debug, Clone, Default)]
 pub struct Head<'a> {
-    /// The model or adapter asked for. [`Head::require_model`] turns its absence into an error.
+    /// The model or adapter asked for; [`Head::require_model`] refuses a request that lacks it.
     pub model: Option<Cow<'a, str>>,
+    /// The model as it stands in the body, a slice of it: between the quotes, escapes and all; the whole field of a form.
+    pub model_written: Option<&'a str>,
     /// The answer is wanted as server-sent events.
     pub stream: bool,
     /// `stream_options.include_usage`: the stream will end with a usage event.
@@ -54,9 +56,16 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The model, or [`BodyError::MissingModel`].
-    pub fn require_model(&self) -> Result<&str, BodyError> {
-        self.model.as_deref().ok_or(BodyError::MissingModel)
+    /// Refuses a request that does not name its model, unless it is the engine-specific call that needs none.
+    ///
+    /// # Errors
+    /// [`BodyError::MissingModel`].
+    pub fn require_model(&self, api: Api) -> Result<(), BodyError> {
+        match (&self.model, api) {
+            (Some(model), _) if !model.is_empty() => Ok(()),
+            (None, Api::Generate) => Ok(()),
+            _ => Err(BodyError::MissingModel),
+        }
     }
 
     /// What the model is to read: prompt, preamble and tools.

@@ -23,7 +23,7 @@ fn a_chat_head_is_read_whole() {
         "stream_options":{"x":[1],"include_usage":true},"user":"ann","max_tokens":5,"max_completion_tokens":7,
         "n":2,"priority":-3,"tools":[],"session_id":"s","prompt_cache_key":"k","cache_salt":"c","metadata":{"user_id":5}} "#;
     let head = chat(body).unwrap();
-    assert_eq!(head.require_model(), Ok("llama-3"));
+    assert_eq!((head.require_model(Api::Chat), head.model.as_deref()), (Ok(()), Some("llama-3")));
     assert!(head.stream && head.include_usage);
     assert_eq!(head.user.as_deref(), Some("ann"));
     assert_eq!((head.max_tokens, head.n, head.priority), (Some(7), Some(2), Some(-3)));
@@ -59,7 +59,8 @@ fn a_generate_batch_with_a_list_of_sampling_params_passes() {
     let body = br#"{"text":["a","b"],"sampling_params":[{"max_new_tokens":3},{}]}"#;
     let head = read(Api::Generate, None, body).unwrap();
     assert_eq!((head.model.is_none(), head.max_tokens), (true, None));
-    assert_eq!(head.require_model(), Err(BodyError::MissingModel));
+    let refused = Err(BodyError::MissingModel);
+    assert_eq!((head.require_model(Api::Generate), head.require_model(Api::Chat)), (Ok(()), refused));
 }
 
 #[test]

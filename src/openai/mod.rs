@@ -16,6 +16,7 @@
 //! | `body_error` | everything that can be wrong with a body |
 //! | `error` | the errors we answer with: status, `OpenAI` body, `AIBrix` header, metric label |
 //! | `models` | the `/v1/models` pages |
+//! | `renamed` | another model's name in the reply, whatever its chunks |
 //! | `usage` | token counts of a reply |
 //! | `sse` | token counts and progress of a streamed reply, whatever its chunks |
 
@@ -33,6 +34,7 @@ mod media;
 pub mod models;
 pub mod multipart;
 pub mod paths;
+pub mod renamed;
 mod seeds;
 pub mod sse;
 pub mod usage;
@@ -42,4 +44,5 @@ pub use error::ApiError;
 pub use fields::STEERING_FIELDS;
 pub use head::{CutHead, Head};
 pub use paths::{Api, BodyKind, Route};
+pub use renamed::Renamed;
 pub use usage::Usage;

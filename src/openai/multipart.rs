@@ -195,7 +195,8 @@ impl Seen {
         match name {
             "model" => {
                 once(&mut self.model, "model")?;
-                head.model = Some(Cow::Borrowed(text("model", value, start)?));
+                let name = text("model", value, start)?;
+                (head.model, head.model_written) = (Some(Cow::Borrowed(name)), Some(name));
             }
             "user" => {
                 once(&mut self.user, "user")?;

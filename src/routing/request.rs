@@ -31,8 +31,6 @@ pub struct Asked {
     pub session_id: Option<Box<str>>,
     /// `prompt_cache_key` of the body.
     pub prompt_cache_key: Option<Box<str>>,
-    /// `previous_response_id` of the body.
-    pub previous_response_id: Option<Box<str>>,
     /// The headers that some strategy needs.
     pub headers: KeptHeaders,
     /// Its prompt as a chain of block hashes, if the strategy needs it.

@@ -11,7 +11,7 @@ use crate::domain::{EndpointSpec, EngineKind, ModelSpec, Role, parse_annotation}
 
 use super::objects::{Name, PodFacts};
 use super::pools::PoolFacts;
-use super::rules::{CLAIMS, Rules, is_follower, parsed, said, selects};
+use super::rules::{CLAIMS, Rules, is_follower, parsed, said};
 
 /// Label that we add: the pod's namespace.
 const NAMESPACE: &str = "fairlead/namespace";
@@ -40,7 +40,7 @@ pub(super) fn endpoints(pod: &Name, facts: &PodFacts, around: Around<'_>) -> Vec
     let Some(ip) = facts.routable else { return Vec::new() };
     let rules = around.rules;
     let mut ports: Vec<Port<'_>> = Vec::new();
-    for (pool, at) in around.pools.iter().filter(|(_, pool)| selects(pool, facts)) {
+    for (pool, at) in around.pools.iter().filter(|(_, pool)| pool.selects(&facts.labels)) {
         let live = said(facts, &rules.labels.active_ports).map(port_list);
         let numbers = at.ports.iter().filter(|port| live.as_ref().is_none_or(|live| live.contains(port)));
         ports.extend(numbers.map(|number| Port { number: *number, pool: Some(pool), model: None }));

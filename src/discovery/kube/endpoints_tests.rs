@@ -21,7 +21,8 @@ fn addresses(specs: &[EndpointSpec]) -> Vec<String> {
 const MODEL: (&str, &str) = ("model.aibrix.ai/name", "llama");
 
 fn pool(ports: &[u16]) -> PoolFacts {
-    PoolFacts { selector: BTreeMap::from([("app".to_owned(), "x".to_owned())]), ports: ports.to_vec() }
+    let selector = BTreeMap::from([("app".to_owned(), "x".to_owned())]);
+    PoolFacts { selector, ports: ports.to_vec(), ..PoolFacts::default() }
 }
 
 #[test]

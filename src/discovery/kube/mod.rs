@@ -106,15 +106,14 @@ impl Cluster {
     }
 
     fn watch(&self, kind: Kind, scope: &Scope, mouth: Mouth) -> BoxFuture<'_, ()> {
-        let (Some(status), Some(client)) = (self.status.watches().get(mouth.watch), self.clients.get(mouth.watch))
-        else {
-            return Box::pin(std::future::ready(()));
-        };
-        let client = client.clone();
+        let Some(client) = self.clients.get(mouth.watch).cloned() else { return Box::pin(std::future::ready(())) };
+        let status = &*self.status;
         let seconds = u32::try_from(self.config.watch_timeout.as_secs()).unwrap_or(u32::MAX).max(1);
         let mut config = watcher::Config::default().timeout(seconds);
-        if kind == Kind::Pods && !self.config.pod_selector.is_empty() {
-            config = config.labels(&self.config.pod_selector);
+        if kind == Kind::Pods
+            && let Some(selector) = self.pod_selector()
+        {
+            config = config.labels(&selector);
         }
         if let Scope::Object(name) = scope {
             config = config.fields(&format!("metadata.name={}", name.name));
@@ -135,6 +134,13 @@ impl Cluster {
         }
     }
 
+    /// What the API server is asked to leave pods out by.
+    fn pod_selector(&self) -> Option<String> {
+        let local = if self.scopes.is_local_alone() { self.config.local_pool.selector.as_str() } else { "" };
+        let parts: Vec<_> = [&self.config.pod_selector, local].into_iter().filter(|text| !text.is_empty()).collect();
+        (!parts.is_empty()).then(|| parts.join(","))
+    }
+
     async fn fold(
         &self,
         source: SourceId,
@@ -148,6 +154,9 @@ impl Cluster {
         while hearing.recv_many(&mut batch, SAID_MAX).await > 0 {
             for (watch, said) in batch.drain(..) {
                 picture.fold(watch, said);
+            }
+            for (kind, count) in picture.take_refused() {
+                self.status.refused(kind.plural(), count);
             }
             if !picture.is_complete() {
                 continue;
@@ -174,7 +183,8 @@ impl Cluster {
 
 /// Everything that is to be watched.
 fn plan(config: &KubernetesDiscovery, scopes: &Scopes) -> Vec<(Kind, Scope)> {
-    let adapters = scopes.labelled.iter().filter(|_| config.adapters);
+    // A pool's pods may have a model's label too.
+    let adapters = scopes.pods.iter().filter(|_| config.adapters);
     let pods = scopes.pods.iter().map(|scope| (Kind::Pods, scope.clone()));
     let pools = scopes.pools.iter().map(|scope| (Kind::Pools, scope.clone()));
     let mut plan: Vec<_> = pods.chain(pools).chain(adapters.map(|scope| (Kind::Adapters, scope.clone()))).collect();

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-/// Names of containers' environment variables that say how many data-parallel ranks a pod has.
-const DATA_PARALLEL: [&str; 2] = ["data-parallel-size", "DATA_PARALLEL_SIZE"];
+/// Name of a container's environment variable that says how many data-parallel ranks with ports of their own a pod has,
+/// as in AIBrix. Engines' scripts have variables of similar names for ranks behind one port.
+const DATA_PARALLEL: &str = "data-parallel-size";
 
 /// Which object: namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,7 +160,7 @@ impl From<WirePod> for Pod {
         let containers = pod.spec.and_then(|spec| spec.containers);
         let variables = containers.iter().flatten().flat_map(|container| container.env.iter().flatten());
         let ranks = variables
-            .filter(|variable| DATA_PARALLEL.contains(&variable.name.as_str()))
+            .filter(|variable| variable.name == DATA_PARALLEL)
             .find_map(|variable| variable.value.as_deref()?.trim().parse().ok());
         Self {
             facts: PodFacts {
@@ -277,5 +278,8 @@ mod tests {
         let env = json!([{ "name": "A" }, { "name": "data-parallel-size", "value": "4" }]);
         let facts = pod(json!({ "metadata": {}, "spec": { "containers": [{ "name": "x" }, { "env": env }] } }));
         assert_eq!(facts.ranks, 4);
+        let env = json!([{ "name": "DATA_PARALLEL_SIZE", "value": "4" }]);
+        let facts = pod(json!({ "metadata": {}, "spec": { "containers": [{ "env": env }] } }));
+        assert_eq!(facts.ranks, 1, "the engine's own affair");
     }
 }

@@ -130,7 +130,11 @@ impl Picture {
                 let name = Name::of(kube::Resource::meta(&*pod));
                 let mut facts = pod.facts;
                 self.rules.trim(&mut facts);
-                self.dirty.extend(self.pods.put(seen, name, facts));
+                if self.is_asked_for(&name.namespace, &facts) {
+                    self.dirty.extend(self.pods.put(seen, name, facts));
+                } else {
+                    self.drop(kind, &name);
+                }
             }
             Said::Custom(object) => {
                 let seen = Seen { watch, listing: state.listing };
@@ -138,6 +142,13 @@ impl Picture {
             }
             Said::Gone(name) => self.drop(kind, &name),
         }
+    }
+
+    /// Whether a pod can be an endpoint as it is; with a pool that comes or changes, any of its namespace can.
+    fn is_asked_for(&self, namespace: &str, facts: &PodFacts) -> bool {
+        self.scopes.has_pools(namespace)
+            || self.scopes.by_label(namespace) && self.rules.is_engine(facts)
+            || self.scopes.local_in(namespace).is_some_and(|(_, pool)| pool.selects(&facts.labels))
     }
 
     fn take(&mut self, kind: Kind, seen: Seen, object: &Custom) {
@@ -243,6 +254,17 @@ impl Picture {
         self.watches.iter().all(|watch| watch.known)
     }
 
+    /// Objects that were not taken since the last call, for there are too many of their kind.
+    pub(super) fn take_refused(&mut self) -> [(Kind, u64); 5] {
+        [
+            (Kind::Pods, self.pods.take_refused()),
+            (Kind::Pools, self.pools.take_refused()),
+            (Kind::Adapters, self.adapters.take_refused()),
+            (Kind::Objectives, self.objectives.take_refused()),
+            (Kind::Rewrites, self.rewrites.take_refused()),
+        ]
+    }
+
     /// Pods known, whether or not they are endpoints.
     pub(super) fn pods(&self) -> usize {
         self.pods.len()
@@ -312,7 +334,8 @@ impl Picture {
     }
 
     fn endpoints(&self, pod: &Name, facts: &PodFacts) -> Vec<EndpointSpec> {
-        let pools: Vec<_> = self.pools.of_namespace(&pod.namespace).map(|(name, pool)| (&*name.name, pool)).collect();
+        let pools = self.pools.of_namespace(&pod.namespace).map(|(name, pool)| (&*name.name, pool));
+        let pools: Vec<_> = pools.chain(self.scopes.local_in(&pod.namespace)).collect();
         let adapters: Vec<_> = self.adapters_on.get(pod).into_iter().flatten().map(|name| &*name.name).collect();
         let by_label = self.scopes.by_label(&pod.namespace);
         endpoints(pod, facts, Around { rules: &self.rules, by_label, pools: &pools, adapters: &adapters })

@@ -1,7 +1,7 @@
 use kube::Resource as _;
 use serde_json::{Value, json};
 
-use crate::config::KubernetesDiscovery;
+use crate::config::{KubernetesDiscovery, LocalPool};
 
 use super::*;
 
@@ -231,6 +231,37 @@ fn each_pool_has_its_own_policies_and_without_a_pool_all_of_them_hold() {
     assert_eq!(said(Some("n/q")), (Some("q-m"), [0, 5]));
     assert_eq!(said(None), (Some("p-m"), [5, 5]));
     assert_eq!(said(Some("q")), (None, [0, 0]), "a pool is named with its namespace");
+}
+
+#[test]
+fn a_pod_that_no_one_can_ask_for_is_not_kept() {
+    let plan = |pools: &str, local: &str| {
+        let local_pool = LocalPool { namespace: Some("n".into()), selector: local.into(), ..Default::default() };
+        let config =
+            KubernetesDiscovery { namespaces: Some("*".into()), pools: pools.into(), local_pool, ..Default::default() };
+        Picture::new(Rules::from(&config), Scopes::plan(&config, "own"), &[Kind::Pods])
+    };
+    let stranger = |labels: Value| {
+        let object = json!({ "metadata": { "name": "a", "namespace": "n", "labels": labels } });
+        Said::Pod(Box::new(serde_json::from_value(object).unwrap()))
+    };
+    for (pools, local, kept) in
+        [("", "", 0), ("n/p", "", 1), ("m/p", "", 0), ("*", "", 1), ("", "app=x", 1), ("", "app=y", 0)]
+    {
+        let mut picture = plan(pools, local);
+        picture.fold(0, stranger(json!({ "app": "x" })));
+        assert_eq!(picture.pods(), kept, "pools {pools:?}, local pool {local:?}");
+    }
+    // One that no longer names a model has left.
+    let mut picture = plan("", "");
+    picture.fold(0, pod("a", "10.0.0.1", true));
+    assert_eq!(changed(&mut picture).1, ["10.0.0.1:8000"]);
+    picture.fold(0, stranger(json!({})));
+    assert_eq!(changed(&mut picture).0, ["10.0.0.1:8000"]);
+    let claims =
+        json!({ "metadata": { "name": "a", "namespace": "n", "annotations": { "modelclaim.aibrix.ai/c": "{}" } } });
+    picture.fold(0, Said::Pod(Box::new(serde_json::from_value(claims).unwrap())));
+    assert_eq!(picture.pods(), 1);
 }
 
 #[test]

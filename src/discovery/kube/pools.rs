@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::domain::Selector;
+
 use super::objects::Custom;
 
 /// What endpoints are made of, of a pool.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PoolFacts {
     /// Labels that a pod must have, all of them.
     pub(super) selector: BTreeMap<String, String>,
+    /// What its labels must be like, in a pool without an object.
+    pub(super) expression: Selector,
     /// Ports, each an endpoint of every pod.
     pub(super) ports: Vec<u16>,
 }
@@ -37,7 +41,15 @@ impl PoolFacts {
         let pool = WirePool::deserialize(&object.spec).ok()?;
         let selector = pool.selector.get("matchLabels").unwrap_or(&pool.selector);
         let ports = pool.target_ports.iter().map(|port| port.number).chain(pool.target_port_number);
-        Some(Self { selector: BTreeMap::deserialize(selector).ok()?, ports: ports.filter(|port| *port != 0).collect() })
+        let (selector, ports) = (BTreeMap::deserialize(selector).ok()?, ports.filter(|port| *port != 0).collect());
+        Some(Self { selector, ports, ..Self::default() })
+    }
+
+    /// Whether it takes a pod with these labels. One that asks for nothing takes none.
+    pub(super) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        let asks = !self.selector.is_empty() || self.expression != Selector::default();
+        let has_all = || self.selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        asks && has_all() && self.expression.matches(labels)
     }
 }
 

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use crate::config::{KubernetesDiscovery, KubernetesLabels, NameList};
 
 use super::objects::PodFacts;
-use super::pools::PoolFacts;
 
 /// Annotations of AIBrix that say which models of a warm pod are active; the rest of the key names the claim.
 pub(super) const CLAIMS: &str = "modelclaim.aibrix.ai/";
@@ -27,6 +26,12 @@ impl From<&KubernetesDiscovery> for Rules {
 }
 
 impl Rules {
+    /// Whether a pod says of itself that it serves a model.
+    pub(super) fn is_engine(&self, facts: &PodFacts) -> bool {
+        let claims = || facts.annotations.keys().any(|key| key.starts_with(CLAIMS));
+        !is_follower(facts) && (said(facts, &self.labels.model).is_some() || claims())
+    }
+
     /// Drops the annotations that nobody asks for, which may be large.
     pub(super) fn trim(&self, facts: &mut PodFacts) {
         let labels = &self.labels;
@@ -64,9 +69,4 @@ pub(super) fn is_follower(facts: &PodFacts) -> bool {
     let label = |name| facts.labels.get(name).map(String::as_str);
     let index = label("stormservice.orchestration.aibrix.ai/pod-group-index").and_then(|text| text.parse::<u32>().ok());
     label("ray.io/node-type") == Some("worker") || index.is_some_and(|index| index > 0)
-}
-
-/// Whether a pool takes a pod: each of its labels is there, and there is at least one.
-pub(super) fn selects(pool: &PoolFacts, facts: &PodFacts) -> bool {
-    !pool.selector.is_empty() && pool.selector.iter().all(|(key, value)| facts.labels.get(key) == Some(value))
 }

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
+use super::table::OBJECTS_MAX;
+
 /// How discovery in Kubernetes is doing. Written by the watches; read by metrics and readiness.
 #[derive(Debug)]
 pub struct KubeStatus {
     started: Instant,
-    /// Milliseconds after the start.
-    heard: AtomicU64,
     loaded: AtomicBool,
     pods: AtomicUsize,
     watches: Vec<WatchStatus>,
@@ -27,6 +29,10 @@ pub struct WatchStatus {
     pub listings: AtomicU64,
     /// Requests that failed, and watches that broke.
     pub errors: AtomicU64,
+    /// Objects that were not taken because there are too many.
+    pub refused: AtomicU64,
+    /// When it was last answered well, in milliseconds after the start.
+    heard: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -37,11 +43,12 @@ impl KubeStatus {
             events: AtomicU64::new(0),
             listings: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             last_error: Mutex::new(None),
         };
         Self {
             started: Instant::now(),
-            heard: AtomicU64::new(0),
             loaded: AtomicBool::new(false),
             pods: AtomicUsize::new(0),
             watches: resources.into_iter().map(watch).collect(),
@@ -54,13 +61,19 @@ impl KubeStatus {
         self.loaded.load(Relaxed)
     }
 
-    /// Time since the API server last answered a request well; since the start, if it never did. A watch is asked for
-    /// anew each `watch_timeout`, so more than that means that it is away.
-    pub fn silence(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Relaxed)))
+    /// Time since the API server last answered each watch of this resource, as of the one that waits longest: well, or
+    /// that there is nothing of the kind for us; since the start, if it never did. A watch is asked for anew each
+    /// `watch_timeout`, so much more than that means that we do not hear of changes.
+    pub fn silence(&self, resource: &str) -> Duration {
+        let watches = self.watches.iter().filter(|watch| watch.resource == resource);
+        watches.map(|watch| self.silence_of(watch)).max().unwrap_or_default()
     }
 
-    /// Pods known, whether or not they are endpoints.
+    fn silence_of(&self, watch: &WatchStatus) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(watch.heard.load(Relaxed)))
+    }
+
+    /// Pods kept, whether or not they are endpoints.
     pub fn pods(&self) -> usize {
         self.pods.load(Relaxed)
     }
@@ -72,8 +85,10 @@ impl KubeStatus {
 
     /// Whether there are endpoints to speak of, and what a person should know.
     pub fn readiness(&self) -> (bool, String) {
-        let error =
-            self.watches.iter().find_map(|watch| Some(format!("{}: {}", watch.resource, watch.error().clone()?)));
+        let error = self.watches.iter().find_map(|watch| {
+            let (error, silence) = (watch.error().clone()?, self.silence_of(watch).as_secs());
+            Some(format!("{}, not heard of for {silence} s: {error}", watch.resource))
+        });
         let missing = self.missing().join(", ");
         match (self.loaded(), error) {
             (true, _) if !missing.is_empty() => (false, format!("there is no InferencePool {missing}")),
@@ -84,12 +99,19 @@ impl KubeStatus {
         }
     }
 
-    /// The API server answered well.
+    /// The API server answered a watch well.
     pub(super) fn heard(&self, watch: usize) {
-        if let Some(watch) = self.watches.get(watch) {
-            *watch.error() = None;
+        let Some(watch) = self.watches.get(watch) else { return };
+        *watch.error() = None;
+        watch.heard.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// So many objects of a resource were not taken.
+    pub(super) fn refused(&self, resource: &str, count: u64) {
+        let watch = self.watches.iter().find(|watch| watch.resource == resource);
+        if watch.is_some_and(|watch| count > 0 && watch.refused.fetch_add(count, Relaxed) == 0) {
+            warn!(resource, max = OBJECTS_MAX, "more objects than are kept: the rest is not known");
         }
-        self.heard.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(super) fn set_known(&self, pods: usize, missing: Vec<String>) {
@@ -119,5 +141,34 @@ impl WatchStatus {
 
     fn error(&self) -> MutexGuard<'_, Option<String>> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_is_answered_does_not_speak_for_another() {
+        let mut status = KubeStatus::new(["pods", "pods", "modeladapters"]);
+        status.started -= Duration::from_secs(100);
+        for watch in [0, 2] {
+            status.heard(watch);
+        }
+        let silent = |resource| status.silence(resource) >= Duration::from_secs(100);
+        assert_eq!(["pods", "modeladapters"].map(silent), [true, false]);
+        status.heard(1);
+        assert!(!silent("pods"));
+    }
+
+    #[test]
+    fn readiness_says_what_is_not_heard_of() {
+        let mut status = KubeStatus::new(["pods", "modeladapters"]);
+        status.started -= Duration::from_secs(100);
+        status.set_known(3, Vec::new());
+        status.watches[0].failed("refused".to_owned());
+        status.heard(1);
+        let (ready, detail) = status.readiness();
+        assert!(ready && detail.contains("pods, not heard of for 100 s: refused"), "{detail}");
     }
 }

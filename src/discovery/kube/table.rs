@@ -14,20 +14,25 @@ pub(super) struct Seen {
     pub(super) listing: u32,
 }
 
-/// What is known of the objects of one kind, each stripped to a `T`.
+/// Objects of one kind that are kept: four times as many as there may be endpoints.
+pub(super) const OBJECTS_MAX: usize = 65_536;
+
+/// What is known of the objects of one kind, each stripped to a `T`; only so many.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     rows: BTreeMap<Arc<Name>, (Seen, T)>,
+    max: usize,
+    refused: u64,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new() }
+        Self { rows: BTreeMap::new(), max: OBJECTS_MAX, refused: 0 }
     }
 }
 
 impl<T: PartialEq> Table<T> {
-    /// Takes an object; its name if that changed anything.
+    /// Takes an object; its name if that changed anything. A new one is refused where there is no room.
     pub(super) fn put(&mut self, seen: Seen, name: Name, value: T) -> Option<Arc<Name>> {
         if let Some((last, old)) = self.rows.get_mut(&name) {
             *last = seen;
@@ -37,9 +42,18 @@ impl<T: PartialEq> Table<T> {
             *old = value;
             return self.rows.get_key_value(&name).map(|(name, _)| Arc::clone(name));
         }
+        if self.rows.len() >= self.max {
+            self.refused += 1;
+            return None;
+        }
         let name = Arc::new(name);
         self.rows.insert(Arc::clone(&name), (seen, value));
         Some(name)
+    }
+
+    /// How often an object was refused since the last call.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Takes an object out.
@@ -89,6 +103,17 @@ mod tests {
         let swept: Vec<_> = table.sweep(seen(0, 2)).into_iter().map(|(name, _)| name.to_string()).collect();
         assert_eq!(swept, ["n/b"]);
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_full_table_refuses_what_is_new_and_takes_what_is_known() {
+        let mut table = Table { max: 2, ..Table::default() };
+        let seen = Seen { watch: 0, listing: 1 };
+        let changed = ["a", "b", "c", "a"].map(|name| table.put(seen, Name::new("n", name), name.len()).is_some());
+        assert_eq!((changed, table.take_refused(), table.len()), ([true, true, false, false], 1, 2));
+        assert!(table.put(seen, Name::new("n", "a"), 7).is_some());
+        table.remove(&Name::new("n", "b"));
+        assert!(table.put(seen, Name::new("n", "c"), 1).is_some() && table.take_refused() == 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::objects::{Custom, Name, Pod};
 use super::picture::Said;
-use super::status::WatchStatus;
+use super::status::{KubeStatus, WatchStatus};
 
 /// First pause after a failure; it doubles to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -60,20 +60,24 @@ impl Mouth {
     }
 }
 
-/// Follows what `api` has, without end. With `optional`, a kind that is not there counts as empty.
+/// Follows what `api` has, without end. With `optional`, a kind that cannot be listed because the cluster does not know
+/// it, or that we may not read, counts as empty until it was listed once. From then on a refusal is a failure like others,
+/// and what is known stays: a cluster that drops a kind says of each object that it is gone.
 pub(super) async fn follow<K: Watched>(
     api: Api<K>,
     config: watcher::Config,
     optional: bool,
     mouth: Mouth,
-    status: &WatchStatus,
+    all: &KubeStatus,
 ) {
-    let mut failures = 0;
+    let Some(status) = all.watches().get(mouth.watch) else { return };
+    let (mut failures, mut listed) = (0, false);
     loop {
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             let error = match event {
                 Ok(event) => {
+                    listed |= matches!(event, Event::InitDone);
                     if hear(event, &mouth, status).await {
                         failures = 0;
                     }
@@ -82,9 +86,11 @@ pub(super) async fn follow<K: Watched>(
                 Err(error) => error,
             };
             failures += 1;
-            let absent = optional && is_absent(&error);
+            let absent = optional && !listed && is_absent(&error);
             tell(&error, absent, failures, status);
             if absent {
+                // An answer too.
+                all.heard(mouth.watch);
                 mouth.say(Said::Absent).await;
                 time::sleep(PAUSE_ABSENT).await;
             } else {
@@ -162,7 +168,7 @@ fn refusal(error: &watcher::Error) -> Option<u16> {
 }
 
 fn is_absent(error: &watcher::Error) -> bool {
-    matches!(refusal(error), Some(403 | 404))
+    matches!(error, watcher::Error::InitialListFailed(_)) && matches!(refusal(error), Some(403 | 404))
 }
 
 fn is_refused_as_old(error: &watcher::Error) -> bool {

@@ -62,7 +62,7 @@ families! {
     RESPONSES: Counter "fairlead_responses_total" ["class"]
         "Responses seen on routed requests, by status class (`2xx`)";
     RESPONSE_PIECES: Counter "fairlead_response_pieces_total" []
-        "Messages with pieces of response bodies; 0 where no strategy measures answers and Envoy shows none by itself";
+        "Messages with pieces of response bodies; 0 where no strategy measures answers, no model was rewritten and Envoy shows none by itself";
     ABORTED: Counter "fairlead_aborted_total" []
         "Routed requests whose stream ended before response headers: the client left, or Envoy did";
     FAILOVERS: Counter "fairlead_failovers_total" [] "Requests served by another endpoint than the first one named";
@@ -139,16 +139,18 @@ families! {
     LMCACHE_LOOKUPS: Counter "fairlead_lmcache_lookups_total" ["result"] "Questions to LMCache, by result (`ok`, `failed`)";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
-    KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" []
-        "Time since the Kubernetes API server last answered well; above `discovery.kubernetes.watch_timeout` it is away";
+    KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" ["resource"]
+        "Time since the Kubernetes API server last answered the watches of these objects; far above `discovery.kubernetes.watch_timeout` we do not hear of changes";
     KUBERNETES_PODS: Gauge "fairlead_kubernetes_pods" []
-        "Pods known of Kubernetes, whether or not they are endpoints";
+        "Pods kept of Kubernetes: those that name a model, and all of namespaces in which pools are watched";
     KUBERNETES_EVENTS: Counter "fairlead_kubernetes_events_total" ["resource"]
         "Objects that came, changed or went while they were watched";
     KUBERNETES_LISTINGS: Counter "fairlead_kubernetes_listings_total" ["resource"]
         "Listings begun: one for each watch at the start, and one more each time that a watch could not go on";
     KUBERNETES_ERRORS: Counter "fairlead_kubernetes_errors_total" ["resource"]
         "Requests to the API server that failed, and watches that broke";
+    KUBERNETES_REFUSED: Counter "fairlead_kubernetes_objects_refused_total" ["resource"]
+        "Objects that were not taken because there are too many of their kind";
 }
 
 /// The labels of every family of endpoints.

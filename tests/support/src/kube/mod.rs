@@ -29,6 +29,8 @@ pub enum Fault {
     None,
     /// Every request is answered with 503.
     Refuse,
+    /// Every request for pods is.
+    RefusePods,
     /// Listings are accepted and never answered.
     HangList,
     /// Watches are accepted and never answered.
@@ -37,6 +39,10 @@ pub enum Fault {
     SilentWatch,
     /// Watches are refused with status 410, which a real server says in the stream instead.
     GoneWatch,
+    /// Watches are refused with status 403, as by an authorizer that is not itself yet.
+    ForbidWatch,
+    /// Listings are refused so.
+    ForbidList,
     /// Connections are closed as soon as something is asked.
     Reset,
 }

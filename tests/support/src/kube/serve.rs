@@ -65,8 +65,11 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let fault = *lock(&shared.fault);
     match fault {
         Fault::Refuse => return Ok(status(503, "ServiceUnavailable", "not ready")),
+        Fault::RefusePods if path.ends_with("/pods") => return Ok(status(503, "ServiceUnavailable", "not ready")),
         Fault::Reset => return Err(io::Error::other("reset")),
         Fault::GoneWatch if watch => return Ok(status(410, "Expired", "too old resource version")),
+        Fault::ForbidWatch if watch => return Ok(status(403, "Forbidden", "not for you")),
+        Fault::ForbidList if !watch => return Ok(status(403, "Forbidden", "not for you")),
         Fault::HangList if !watch => std::future::pending().await,
         Fault::HangWatch if watch => std::future::pending().await,
         _ => {}

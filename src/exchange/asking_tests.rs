@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::domain::{Clock, EndpointSpec};
+use crate::exchange::{BodyOutlook, Completeness, Core, LocalReply, RequestHead};
 use crate::routing::StrategySet;
 use crate::state::{Change, Policies, PolicyBook, Registry, SourceId};
 use crate::telemetry::Metrics;
@@ -58,12 +60,12 @@ fn texts_too_long_to_mean_anything_are_not_kept_when_the_body_is_gone() {
     for (length, is_kept) in [(limit, true), (limit + 1, false)] {
         let text = "k".repeat(length);
         let body = format!(
-            r#"{{"model":"m","messages":[],"user":"{text}","session_id":"{text}","prompt_cache_key":"{text}","previous_response_id":"{text}"}}"#
+            r#"{{"model":"m","messages":[],"user":"{text}","session_id":"{text}","prompt_cache_key":"{text}"}}"#
         );
         let (exchange, step) = asked(&body);
         assert!(matches!(step, Step::Send));
-        let Asked { user, session_id, prompt_cache_key, previous_response_id, .. } = &exchange.asked;
-        for kept in [user, session_id, prompt_cache_key, previous_response_id] {
+        let Asked { user, session_id, prompt_cache_key, .. } = &exchange.asked;
+        for kept in [user, session_id, prompt_cache_key] {
             assert_eq!(kept.is_some(), is_kept, "{length}");
         }
     }
