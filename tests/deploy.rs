@@ -1,148 +1,30 @@
-//! The manifests in `deploy/`: known fields only, least privilege, metrics that exist, and one truth for each thing.
+//! The manifests in `deploy/`: known fields only, least privilege, metrics that exist, and one truth for each thing; and
+//! the refusals that operators are told of.
 //!
-//! What needs `kubectl` and `promtool` is opt-in: `make check-deploy`.
+//! What needs `kubectl` is left out, and says so, where there is none. What needs `promtool` is opt-in: `make check-deploy`.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests are tests too")]
 
-use std::collections::BTreeMap;
+mod common_deploy;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-const OVERLAYS: [&str; 6] =
-    ["aibrix", "aibrix-gateway", "envoy-gateway", "envoy-gateway-duplex", "inference-pool", "standalone"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    let path = root().join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The objects of a file with several, `---` between them.
-fn objects(text: &str) -> Vec<Value> {
-    let documents =
-        text.split("\n---\n").filter(|part| part.lines().any(|line| !line.is_empty() && !line.starts_with('#')));
-    documents.map(|part| serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{error}\n{part}"))).collect()
-}
-
-/// Every YAML file under `deploy/`, by its path there.
-fn files() -> BTreeMap<String, String> {
-    let (mut folders, mut found) = (vec![root()], BTreeMap::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "yaml") {
-                let name = path.strip_prefix(root()).unwrap().display().to_string();
-                found.insert(name, fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    found
-}
-
-/// The objects of `deploy/` that are applied as they are, with the file that each is in.
-fn manifests() -> Vec<(String, Value)> {
-    let is_manifest =
-        |name: &str| !["fairlead.yaml", "envoy.yaml", "alerts-test.yaml"].iter().any(|other| name.ends_with(other));
-    let named = |(name, text): (String, String)| objects(&text).into_iter().map(move |object| (name.clone(), object));
-    files().into_iter().filter(|(name, _)| is_manifest(name)).flat_map(named).collect()
-}
-
-fn kind(object: &Value) -> &str {
-    object["kind"].as_str().unwrap_or_default()
-}
-
-/// The fields that the objects may have: facts about the API types, reduced to those that are used here.
-fn schemas() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kubernetes-fields.yaml");
-    serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// Compares a value with what it may be: a type by name, words with bars between them, a list of one, or fields.
-fn check(value: &Value, schema: &Value, at: &str, faults: &mut Vec<String>) {
-    match (schema, value) {
-        (Value::String(form), _) => {
-            if !fits(value, form) {
-                faults.push(format!("{at}: {value} is not {form}"));
-            }
-        }
-        (Value::Array(forms), Value::Array(values)) => {
-            values
-                .iter()
-                .enumerate()
-                .for_each(|(index, value)| check(value, &forms[0], &format!("{at}[{index}]"), faults));
-        }
-        (Value::Object(fields), Value::Object(values)) => {
-            for (name, value) in values {
-                let field = fields.get(name).or_else(|| fields.get(&format!("{name}!")));
-                match field {
-                    Some(schema) => check(value, schema, &format!("{at}.{name}"), faults),
-                    None => faults.push(format!("{at}.{name}: no such field")),
-                }
-            }
-            let missing =
-                fields.keys().filter_map(|name| name.strip_suffix('!')).filter(|name| !values.contains_key(*name));
-            faults.extend(missing.map(|name| format!("{at}.{name}: is missing")));
-        }
-        _ => faults.push(format!("{at}: {value} has another form")),
-    }
-}
-
-fn fits(value: &Value, form: &str) -> bool {
-    let is_duration = |text: &str| {
-        let number = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
-        !number.is_empty() && number.len() < text.len() && number.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    match form {
-        "any" => true,
-        "string" => value.is_string(),
-        "int" => value.is_i64(),
-        "bool" => value.is_boolean(),
-        "port" => value.is_string() || value.as_i64().is_some_and(|port| (1..=65535).contains(&port)),
-        "map" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
-        "duration" => value.as_str().is_some_and(is_duration),
-        "quantity" => value.as_str().is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit())),
-        words => value.as_str().is_some_and(|text| words.split('|').any(|word| word == text)),
-    }
-}
-
-fn faults(object: &Value, schemas: &Value) -> Vec<String> {
-    let version = object["apiVersion"].as_str().unwrap_or_default();
-    let name = format!("{version} {}", kind(object));
-    let Some(schema) = schemas.get(&name) else { return vec![format!("\"{name}\" is not known")] };
-    let (mut faults, mut rest) = (Vec::new(), object.clone());
-    let fields = rest.as_object_mut().unwrap();
-    let metadata = fields.remove("metadata").unwrap_or_default();
-    fields.remove("apiVersion");
-    fields.remove("kind");
-    let known = serde_json::json!({ "name!": "string", "namespace": "string", "labels": "map", "annotations": "map" });
-    check(&metadata, &known, "metadata", &mut faults);
-    check(&rest, schema, "", &mut faults);
-    faults
-}
+use common_deploy::fields::{Form, faults, schemas};
+use common_deploy::{kind, manifests, objects, of_kind, read, rendered, root, run};
 
 #[test]
 fn manifests_have_only_fields_that_exist() {
     let schemas = schemas();
     let mut found = Vec::new();
     for (file, object) in manifests() {
-        // Patches and what kustomize itself reads are seen as they are rendered.
-        if !["Kustomization", "Component"].contains(&kind(&object))
-            && !file.ends_with("pod.yaml")
-            && !file.ends_with("picker.yaml")
-            && kind(&object) != "Deployment"
-        {
-            found.extend(
-                faults(&object, &schemas).into_iter().map(|fault| format!("{file}: {} {fault}", kind(&object))),
-            );
-        }
+        // The base leaves to kustomize what it puts everywhere, and the other Deployments are patches of it.
+        let form = if kind(&object) == "Deployment" { Form::Part } else { Form::Whole };
+        let faults = faults(&object, &schemas, form);
+        found.extend(faults.into_iter().map(|fault| format!("{file}: {} {fault}", kind(&object))));
     }
     assert!(found.is_empty(), "{found:#?}");
 }
@@ -160,27 +42,44 @@ spec:
     messageTimeout: 5
     processingMode: { request: { body: Duplex } }
 ";
-    let found = faults(&objects(text)[0], &schemas());
+    let found = faults(&objects(text)[0], &schemas(), Form::Whole);
     assert_eq!(found.len(), 3, "{found:#?}");
+    let mut deployment = objects(&read("base/deployment.yaml")).remove(0);
+    let container = deployment["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap();
+    let probe = container.remove("livenessProbe").unwrap();
+    container.insert("livenesProbe".to_owned(), probe);
+    let found = faults(&deployment, &schemas(), Form::Part);
+    assert_eq!(found, [".spec.template.spec.containers[0].livenesProbe: no such field"]);
 }
 
 #[test]
-fn the_role_may_look_at_four_kinds_and_do_nothing_else() {
-    let mut roles = 0;
+fn the_roles_let_it_look_at_five_kinds_and_do_nothing_else() {
+    let expected = [
+        ("", "pods"),
+        ("model.aibrix.ai", "modeladapters"),
+        ("inference.networking.k8s.io", "inferencepools"),
+        ("llm-d.ai", "inferenceobjectives"),
+        ("llm-d.ai", "inferencemodelrewrites"),
+    ];
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut kinds = Vec::new();
     for (file, object) in manifests() {
         if !["ClusterRole", "Role"].contains(&kind(&object)) {
             continue;
         }
-        roles += 1;
-        let mut resources = Vec::new();
+        let mut pairs = Vec::new();
         for rule in object["rules"].as_array().unwrap() {
-            assert_eq!(rule["verbs"], serde_json::json!(["list", "watch"]), "{file}");
-            resources.extend(rule["resources"].as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned));
+            assert_eq!(rule["verbs"], json!(["list", "watch"]), "{file}");
+            for group in texts(&rule["apiGroups"]) {
+                pairs.extend(texts(&rule["resources"]).into_iter().map(|resource| (group.clone(), resource)));
+            }
         }
-        let expected = ["pods", "modeladapters", "inferencepools", "inferenceobjectives", "inferencemodelrewrites"];
-        assert_eq!(resources, expected, "{file}");
+        assert_eq!(pairs, expected.map(|(group, resource)| (group.to_owned(), resource.to_owned())), "{file}");
+        kinds.push(kind(&object).to_owned());
     }
-    assert_eq!(roles, 2);
+    assert_eq!(kinds, ["Role", "ClusterRole"]);
 }
 
 #[test]
@@ -192,6 +91,44 @@ fn the_standalone_envoy_is_the_quickstarts() {
         .replace("address: 127.0.0.1, port_value: 10000", "address: 0.0.0.0, port_value: 10000");
     let kept = read("overlays/standalone/envoy.yaml");
     assert!(kept.ends_with(&expected), "run `tools/standalone-envoy.sh`");
+}
+
+/// The refusals that can happen, with their status: those of `openai/error.rs` that something asks for, and all of bodies.
+fn refusals() -> BTreeSet<(String, String)> {
+    let (errors, bodies) = (include_str!("../src/openai/error.rs"), include_str!("../src/openai/body_error.rs"));
+    let mut sources = String::new();
+    for part in ["src/exchange", "src/ext_proc"] {
+        for entry in fs::read_dir(root().join("..").join(part)).unwrap() {
+            sources += &fs::read_to_string(entry.unwrap().path()).unwrap();
+        }
+    }
+    let mut found = BTreeSet::new();
+    for function in errors.split("\n    pub fn ").skip(1) {
+        let name = function.split(['(', '<']).next().unwrap();
+        let made = function.split("Self::new(").nth(1).map(str::trim_start).and_then(|rest| rest.split_once(','));
+        if let Some((status, rest)) = made.filter(|_| sources.contains(&format!("ApiError::{name}("))) {
+            found.insert((rest.split('"').nth(1).unwrap().to_owned(), status.to_owned()));
+        }
+    }
+    let codes = bodies.split("pub fn code(").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
+    for code in codes.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        found.insert((code.to_owned(), if code == "field_too_long" { "413" } else { "400" }.to_owned()));
+    }
+    found
+}
+
+#[test]
+fn the_table_of_reasons_has_every_refusal_that_can_happen() {
+    let page = include_str!("../docs/operations.md");
+    let table = page.split("\n| `reason` | status | |\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let mut listed = BTreeSet::new();
+    for row in table.lines().skip(1) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let reasons = cells[1].split('`').skip(1).step_by(2).map(str::to_owned);
+        listed.extend(reasons.map(|reason| (reason, cells[2].to_owned())));
+    }
+    assert!(listed.remove(&("models".to_owned(), "200".to_owned())), "no refusal, but an answer of ours");
+    assert_eq!(listed, refusals());
 }
 
 /// Names of metrics of ours in a text.
@@ -240,9 +177,13 @@ fn every_alert_says_what_to_do_and_is_tested() {
     }
 }
 
+/// Those of Fairlead.
+const CONFIGURATIONS: [&str; 3] =
+    ["base/fairlead.yaml", "overlays/inference-pool/fairlead.yaml", "overlays/standalone/fairlead.yaml"];
+
 #[test]
 fn shipped_configurations_are_valid() {
-    for file in ["base/fairlead.yaml", "overlays/standalone/fairlead.yaml"] {
+    for file in CONFIGURATIONS {
         let checked = Command::new(env!("CARGO_BIN_EXE_fairlead"))
             .args(["check", "--config"])
             .arg(root().join(file))
@@ -260,9 +201,11 @@ fn a_pod_may_take_longer_to_stop_than_fairlead_and_the_autoscaler_alone_counts_p
     assert!(deployment["replicas"].is_null() && autoscaler["minReplicas"].as_u64() >= Some(2));
     let pod = &deployment["template"]["spec"];
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-    for file in ["base/fairlead.yaml", "overlays/standalone/fairlead.yaml"] {
+    for file in CONFIGURATIONS {
         let shutdown = &objects(&read(file))[0]["shutdown"];
-        let seconds = |key: &str| shutdown[key].as_str().unwrap().strip_suffix('s').unwrap().parse::<u64>().unwrap();
+        // Where the file says nothing, it is the 5 s that `fairlead picker` waits.
+        let seconds =
+            |key: &str| shutdown[key].as_str().unwrap_or("5s").strip_suffix('s').unwrap().parse::<u64>().unwrap();
         assert!(grace > seconds("delay") + seconds("grace"), "{file}");
     }
     let envoy = &objects(&read("overlays/standalone/pod.yaml"))[0]["spec"]["template"]["spec"]["containers"][1];
@@ -300,39 +243,88 @@ fn the_images_context_is_what_the_program_is_compiled_from_and_nothing_else() {
     }
 }
 
-/// Runs a program and gives what it printed.
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
+#[test]
+fn rendered_overlays_have_only_fields_that_exist() {
+    let schemas = schemas();
+    for (overlay, all) in rendered().into_iter().flatten() {
+        let found: Vec<_> = all.iter().flat_map(|object| faults(object, &schemas, Form::Whole)).collect();
+        assert!(found.is_empty(), "{overlay}: {found:#?}");
+        eprintln!("{overlay}: {} objects", all.len());
+    }
+}
+
+/// The one Deployment of an overlay, and the containers of its pods.
+fn pod(all: &[Value]) -> (&Value, Vec<&Value>) {
+    let deployment = of_kind(all, "Deployment")[0];
+    let spec = &deployment["spec"]["template"]["spec"];
+    let lists = ["initContainers", "containers"].into_iter().filter_map(|list| spec[list].as_array());
+    (deployment, lists.flatten().collect())
+}
+
+/// A variable of Fairlead's container.
+fn variable<'a>(all: &'a [Value], name: &str) -> Option<&'a Value> {
+    let fairlead = pod(all).1.into_iter().find(|container| container["name"] == "fairlead").unwrap();
+    fairlead["env"].as_array()?.iter().find(|variable| variable["name"] == name)
 }
 
 #[test]
-#[ignore = "needs kubectl; `make check-deploy`"]
-fn rendered_overlays_have_only_fields_that_exist() {
-    let schemas = schemas();
-    for overlay in OVERLAYS {
-        let rendered = run("kubectl", &["kustomize", root().join("overlays").join(overlay).to_str().unwrap()]);
-        let all = objects(&rendered);
-        let found: Vec<_> = all.iter().flat_map(|object| faults(object, &schemas)).collect();
-        assert!(found.is_empty(), "{overlay}: {found:#?}");
-        let deployment = all.iter().find(|object| kind(object) == "Deployment").unwrap();
-        let names = |of: &str| {
-            all.iter()
-                .filter(|object| kind(object) == of)
-                .map(|object| object["metadata"]["name"].clone())
-                .collect::<Vec<_>>()
-        };
+fn every_config_map_is_read_by_somebody() {
+    for (overlay, all) in rendered().into_iter().flatten() {
+        let (deployment, containers) = pod(&all);
         let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-        for volume in volumes.iter().filter(|volume| volume["configMap"].is_object()) {
-            assert!(names("ConfigMap").contains(&volume["configMap"]["name"]), "{overlay}: {volume}");
+        let mounts: Vec<_> = containers.iter().flat_map(|one| one["volumeMounts"].as_array().unwrap()).collect();
+        let mut mounted: Vec<_> = volumes
+            .iter()
+            .filter(|volume| mounts.iter().any(|mount| mount["name"] == volume["name"]))
+            .filter_map(|volume| volume["configMap"]["name"].as_str())
+            .collect();
+        let maps = of_kind(&all, "ConfigMap");
+        let mut maps: Vec<_> = maps.iter().map(|map| map["metadata"]["name"].as_str().unwrap()).collect();
+        mounted.sort_unstable();
+        maps.sort_unstable();
+        assert_eq!(mounted, maps, "{overlay}");
+        let fairlead = containers.iter().find(|container| container["name"] == "fairlead").unwrap();
+        let file = json!("/etc/fairlead/fairlead.yaml");
+        assert!(fairlead["args"].as_array().unwrap().contains(&file), "{overlay}: {}", fairlead["args"]);
+    }
+}
+
+#[test]
+fn rights_reach_as_far_as_it_looks_and_no_two_overlays_share_their_names() {
+    let mut holders = BTreeMap::new();
+    for (overlay, all) in rendered().into_iter().flatten() {
+        let namespace = pod(&all).0["metadata"]["namespace"].as_str().unwrap().to_owned();
+        let everywhere = of_kind(&all, "ClusterRoleBinding");
+        let bindings = [everywhere.clone(), of_kind(&all, "RoleBinding")].concat();
+        assert!(matches!(bindings.as_slice(), [one] if one["subjects"][0]["namespace"] == namespace), "{overlay}");
+        for object in everywhere.iter().chain(&of_kind(&all, "ClusterRole")) {
+            let name = (kind(object).to_owned(), object["metadata"]["name"].to_string());
+            let holder = holders.entry(name.clone()).or_insert_with(|| namespace.clone());
+            assert_eq!(*holder, namespace, "{overlay}: {name:?} is another overlay's too");
         }
-        let bound = all.iter().filter(|object| kind(object).ends_with("RoleBinding"));
-        for binding in bound {
-            assert_eq!(binding["subjects"][0]["namespace"], deployment["metadata"]["namespace"], "{overlay}");
+        let places = variable(&all, "FAIRLEAD_DISCOVERY_KUBERNETES_NAMESPACES");
+        let own = json!({ "fieldRef": { "fieldPath": "metadata.namespace" } });
+        match places {
+            Some(places) if everywhere.is_empty() => assert_eq!(places["valueFrom"], own, "{overlay}"),
+            Some(places) => assert_eq!(places["value"], "*", "{overlay}"),
+            // A picker: the pool's namespace, which is its own.
+            None => assert_eq!((overlay, everywhere.len()), ("inference-pool", 0)),
         }
-        eprintln!("{overlay}: {} objects", all.len());
+    }
+}
+
+#[test]
+fn fairlead_names_no_engine_that_envoy_gateway_does_not_know() {
+    let overlays = rendered().into_iter().flatten();
+    for (overlay, all) in overlays.filter(|(overlay, _)| overlay.starts_with("envoy-gateway")) {
+        let services = of_kind(&all, "Service");
+        let engines = services.iter().find(|service| service["metadata"]["name"] == "engines").unwrap();
+        let selector = engines["spec"]["selector"].as_object().unwrap();
+        let selector: Vec<_> =
+            selector.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap())).collect();
+        let ours = variable(&all, "FAIRLEAD_DISCOVERY_KUBERNETES_POD_SELECTOR").unwrap();
+        assert_eq!(ours["value"], selector.join(","), "{overlay}");
+        assert_eq!(engines["metadata"]["namespace"], pod(&all).0["metadata"]["namespace"], "{overlay}");
     }
 }
 
