@@ -329,15 +329,12 @@ impl<'a, S: FnMut(&[u8]) -> Flow> Writer<'a, S> {
         Flow::Continue(())
     }
 
-    /// The string that begins at a place, for comparing it with a name.
+    /// The string that begins at a place, which is a name; one that is longer than any name stays as it is written.
     fn short_string(&self, at: usize) -> Cow<'a, str> {
-        const NAME_BYTES_MAX: usize = 64;
+        const NAME_BYTES_MAX: usize = 512;
         let end = end_of_string(self.text, at + 1);
         let inner = self.text.get(at + 1..end.saturating_sub(1)).unwrap_or_default();
-        if inner.len() > NAME_BYTES_MAX {
-            return Cow::Borrowed("");
-        }
-        if !inner.contains(&b'\\') {
+        if inner.len() > NAME_BYTES_MAX || !inner.contains(&b'\\') {
             return String::from_utf8_lossy(inner);
         }
         let mut plain = Vec::new();

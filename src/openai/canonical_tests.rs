@@ -39,6 +39,8 @@ fn what_an_engine_reads_alike_is_written_alike() {
     alike(plain, r#"[{"r\u006fle":"user","content":"é/\n\"😀","name":null}]"#);
     alike(plain, r#"[{"role":"user","content":[{"type":"text","text":"é/\n\"😀"}]}]"#);
     alike(plain, r#"[{"role":"user","content":[{"text":"é/\n\"😀","type":"input_text","cache_control":{"a":"}"}}]}]"#);
+    let smile = |times: usize, one: &str| format!(r#"[{{"role":"user","{}":1}}]"#, one.repeat(times));
+    alike(&smile(12, "😀"), &smile(12, r"\ud83d\ude00"));
     alike(plain, r#"[{"role":"user","cache_control":{"type":"ephemeral"},"content":"é/\n\"😀"}]"#);
 }
 
@@ -51,6 +53,8 @@ fn what_an_engine_reads_otherwise_is_written_otherwise() {
     unlike(r#"[{"role":"u","content":"a"}]"#, r#"[{"role":"u","name":"x","content":"a"}]"#);
     unlike(r#"[{"role":"u","content":"1"}]"#, r#"[{"role":"u","content":1}]"#);
     unlike(r#"[{"role":"u","content":"a"},{"role":"v"}]"#, r#"[{"role":"u","content":"a"},{"role":"w"}]"#);
+    let field = |last: char| format!(r#"[{{"{}{last}":"a"}}]"#, "long ".repeat(200));
+    unlike(&field('x'), &field('y'));
     let call = |name: &str| format!(r#"[{{"role":"assistant","tool_calls":[{{"function":{{"name":"{name}"}}}}]}}]"#);
     unlike(&call("add"), &call("sub"));
     let image =
