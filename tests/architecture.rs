@@ -40,6 +40,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("hyper", &["ask"]),
     ("hyper_util", &["ask"]),
     ("zeromq", &[]),
+    ("socket2", &["kv_events"]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
     ("kube", &["discovery"]),

@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ use super::zmtp::{self, Decoder, Fault, GREETING_BYTES, Received};
 
 /// The number of the message that ends a replay.
 const END: u64 = u64::MAX;
+/// After so long without a word the kernel asks the peer's for a sign of life; twice as long, and it is given up.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Room that is made for each reading.
 const READ_BYTES: usize = 16 << 10;
 
@@ -63,7 +66,7 @@ impl Zmq {
     async fn open(&self, address: &str, kind: &str) -> Result<Link, Broken> {
         let opened = timeout(self.connect_timeout, async {
             let stream: Box<dyn Stream> = match (address.strip_prefix("tcp://"), address.strip_prefix("ipc://")) {
-                (Some(address), _) => Box::new(TcpStream::connect(address).await?),
+                (Some(address), _) => Box::new(keep_alive(TcpStream::connect(address).await?)?),
                 (_, Some(path)) => Box::new(UnixStream::connect(path).await?),
                 (None, None) => return Err(Broken::Address),
             };
@@ -74,6 +77,13 @@ impl Zmq {
         });
         opened.await.unwrap_or(Err(Broken::Late))
     }
+}
+
+/// A publisher may say nothing for hours, so one whose machine is gone has to be told from one that has nothing to say.
+fn keep_alive(stream: TcpStream) -> io::Result<TcpStream> {
+    let signs = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3).with_retries(3);
+    SockRef::from(&stream).set_tcp_keepalive(&signs)?;
+    Ok(stream)
 }
 
 impl Link {

@@ -133,3 +133,12 @@ async fn a_peer_that_is_no_publisher_or_says_nothing_is_given_up() {
     assert!(error.contains("does not speak ZMTP 3"), "{error}");
     assert!(ZMQ.subscribe("inproc://x", "").await.is_err());
 }
+
+#[tokio::test]
+async fn a_publisher_that_says_nothing_is_asked_for_a_sign_of_life() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = keep_alive(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()).unwrap();
+    let socket = SockRef::from(&stream);
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap() + 3 * socket.tcp_keepalive_interval().unwrap(), 2 * SILENCE);
+}
