@@ -36,12 +36,14 @@ impl Exchange {
         let expected = self.core.policy.expected_output_tokens;
         let output = head.max_tokens.map_or(expected, |most| expected.min(u32::try_from(most).unwrap_or(u32::MAX)));
         let size = head.prompt_size();
+        let bytes_per_token = self.bytes_per_token(model, snapshot);
         #[expect(clippy::cast_sign_loss, reason = "a quotient of positive numbers")]
-        let text_tokens = (size.text_bytes as f64 / self.bytes_per_token(model, snapshot)) as u32;
+        let text_tokens = (size.text_bytes as f64 / bytes_per_token) as u32;
         let media = u32::try_from(size.media).unwrap_or(u32::MAX);
         self.asked = Asked {
             model: model.into(),
             prompt_bytes: u32::try_from(size.text_bytes).unwrap_or(u32::MAX),
+            bytes_per_token,
             media,
             work: Work {
                 prompt_tokens: text_tokens.saturating_add(media.saturating_mul(MEDIA_TOKENS)),

@@ -40,14 +40,8 @@ impl Root<'_> {
 }
 
 /// The hashes of a prompt's prefixes, one block longer each. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain(Arc<[u64]>);
-
-impl Default for Chain {
-    fn default() -> Self {
-        Self(Arc::new([]))
-    }
-}
 
 impl Chain {
     /// A chain of given hashes, each of which must stand for its block and all before it.

@@ -198,6 +198,9 @@ impl PrefixIndex {
     /// Tells how many blocks an endpoint's cache holds.
     pub fn set_capacity(&self, id: EndpointId, blocks: usize) {
         let Some(mut ledger) = self.open(id) else { return };
+        if ledger.capacity == Some(blocks) {
+            return;
+        }
         ledger.capacity = Some(blocks);
         let excess = ledger.held().saturating_sub(blocks);
         let evicted = ledger.evict(excess, self.place(id.slot));

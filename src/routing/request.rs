@@ -17,6 +17,8 @@ pub struct Asked {
     pub work: Work,
     /// Bytes of text that its prompt's tokens were estimated from; 0 where there are none.
     pub prompt_bytes: u32,
+    /// Bytes of text that make a token for its model, as far as that was learned; 0 where it was not asked for.
+    pub bytes_per_token: f64,
     /// Media files that are in its prompt.
     pub media: u32,
     /// Tokens to which it limits its answer.

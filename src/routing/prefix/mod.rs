@@ -136,7 +136,7 @@ impl Prefixes {
         });
         let capacity = endpoint.live.signals.gauge(Gauge::KvCapacity, now, request.stale_after);
         if let Some(tokens) = capacity.filter(|tokens| *tokens > 0.0) {
-            self.index.set_capacity(id, whole(tokens / block_tokens) as usize);
+            self.index.set_capacity(id, whole(tokens / asked.usual_block_tokens()) as usize);
         }
         let claim = (!asked.prefix.is_empty()).then(|| self.index.pend(id, &asked.prefix, now));
         Expectation {
@@ -159,10 +159,20 @@ fn engine_pace(request: &RequestView<'_>, endpoint: &Endpoint, speed: Speed) -> 
 impl Asked {
     /// Tokens in a block of the prompt's chain, by this prompt's own bytes per token.
     pub(super) fn block_tokens(&self) -> f64 {
-        /// English and code.
-        const USUAL: f64 = BLOCK_BYTES as f64 / 4.0;
         let (tokens, bytes) = (self.work.prompt_tokens, self.prompt_bytes);
-        if tokens == 0 || bytes == 0 { USUAL } else { f64::from(tokens) / f64::from(bytes) * BLOCK_BYTES as f64 }
+        if tokens == 0 || bytes == 0 {
+            return self.usual_block_tokens();
+        }
+        f64::from(tokens) / f64::from(bytes) * BLOCK_BYTES as f64
+    }
+
+    /// Tokens in a block of the prompts for its model. An engine's cache is measured by this: one prompt that is unlike
+    /// the others must not make it look smaller.
+    fn usual_block_tokens(&self) -> f64 {
+        /// English and code.
+        const USUAL: f64 = 4.0;
+        let bytes = if self.bytes_per_token > 0.0 { self.bytes_per_token } else { USUAL };
+        BLOCK_BYTES as f64 / bytes
     }
 
     /// Tokens of the prompt's first blocks; never more than it has.

@@ -360,6 +360,19 @@ fn preble_takes_prompts_from_an_endpoint_with_more_than_its_share() {
 }
 
 #[test]
+fn a_prompt_of_short_tokens_does_not_make_a_cache_look_small() {
+    let rig = Rig::new("prefix-cache", &json!({}), 1);
+    let told = Gauges::default().with(Gauge::KvCapacity, 200.0 * f64::from(BLOCK));
+    rig.fleet[0].live.publish(&told, rig.fleet[0].live.mark(), at(0));
+    drop(rig.serve_at(0, &asked(1, 150), 0));
+    // Four times the tokens to a block, as of numbers or another script.
+    let mut dense = asked(2, 10);
+    (dense.prompt_bytes, dense.work.prompt_tokens) = (10 * 256, 10 * 256);
+    drop(rig.serve_at(0, &dense, 1));
+    assert_eq!(rig.prefixes.index().blocks(rig.fleet[0].id, &asked(1, 150).prefix), 150);
+}
+
+#[test]
 fn preble_spares_a_cache_that_is_in_use() {
     let rig = Rig::new("prefix-cache-preble", &json!({}), 2);
     // Both are full; only what the first one holds is asked for again.
