@@ -104,5 +104,6 @@ fn watch_index(metrics: &Metrics, index: &Arc<HeldIndex>) {
     watch(families::KV_BLOCKS, &[("tier", "host")], |index| index.on_tier(Tier::Host) as f64);
     watch(families::KV_BLOCKS, &[("tier", "storage")], |index| index.on_tier(Tier::Storage) as f64);
     watch(families::KV_BLOCKS_REFUSED, &[], |index| index.refused() as f64);
+    watch(families::KV_EXPECTATIONS_REFUSED, &[], |index| index.expectations_refused() as f64);
     watch(families::KV_INDEX_BYTES, &[], |index| index.bytes() as f64);
 }

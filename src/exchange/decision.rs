@@ -184,7 +184,7 @@ impl Exchange {
         });
         let expectation =
             ticket.as_ref().and_then(|_| choice.strategy.router.on_sent(&self.view(snapshot), plan.first()));
-        let awaited = ticket.as_ref().and_then(|_| self.await_told(snapshot, plan.first()));
+        let awaited = ticket.as_ref().and_then(|_| self.await_told(plan.first()));
         self.booking = Some(Booking { plan, choice, sent, ticket, expectation, awaited, answering: None });
         Step::Send
     }

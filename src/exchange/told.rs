@@ -82,12 +82,8 @@ impl Exchange {
     }
 
     /// The prompt was sent there: it will be cached, but the engine says so only later.
-    pub(super) fn await_told(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<Awaited> {
-        let (Some(lookup), Some(Told { state: State::Known(found, _), salt })) = (&self.core.lookup, &self.told) else {
-            return None;
-        };
-        let prompt = self.prompt(found, salt.as_deref(), snapshot);
-        lookup.index().expect(endpoint.id, &prompt, self.core.clock.now())
+    pub(super) fn await_told(&self, endpoint: &Endpoint) -> Option<Awaited> {
+        self.core.lookup.as_ref()?.index().expect(endpoint.id, &self.asked.held, self.core.clock.now())
     }
 
     fn prompt<'a>(&'a self, found: &'a Found, salt: Option<&'a str>, snapshot: &Snapshot) -> TokenPrompt<'a> {

@@ -3,8 +3,7 @@
 //! Each cache of an engine, one for each data-parallel rank, is a row. Beside what is told there is what is expected: a
 //! prompt that was just sent somewhere will be there, but the engine tells so only later. That has a short life.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -16,7 +15,10 @@ use super::blocks::Blocks;
 use super::expected::{Awaited, Expected};
 use super::matches::depths;
 use super::row::{Row, Tier};
+use super::sync::RwLock;
+use super::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use super::tokens::TokenPrompt;
+use super::{Chain, Settings};
 
 /// Number of a row; reused once its row was dropped.
 pub(super) type RowNumber = u16;
@@ -50,8 +52,13 @@ impl HeldIndex {
     /// An empty one that never holds more than `bytes_max`, or what it takes to stand empty. What is only expected is
     /// dropped after `expected_life`.
     pub fn new(bytes_max: usize, expected_life: Duration) -> Arc<Self> {
+        Self::with_endpoints(Settings::default().endpoints_max, bytes_max, expected_life)
+    }
+
+    /// The same for fewer endpoints than there may be.
+    pub(super) fn with_endpoints(endpoints_max: usize, bytes_max: usize, expected_life: Duration) -> Arc<Self> {
         // Expectations are short-lived, so a small part does for them.
-        let expected = Expected::new(bytes_max / 8, expected_life);
+        let expected = Expected::new(bytes_max / 8, endpoints_max, expected_life);
         let account = Account::new((bytes_max - bytes_max / 8).max(Blocks::bytes_min()));
         let granted = account.take(Blocks::bytes_min());
         debug_assert!(granted, "the bound is at least that");
@@ -81,49 +88,59 @@ impl HeldIndex {
 
     /// How many tokens of a prompt each endpoint has cached, or is expected to have in a moment.
     pub fn look_up(&self, prompt: &TokenPrompt<'_>) -> Held {
+        let mut held = Held { by_slot: Vec::new(), chains: self.chains(prompt) };
+        let chains = held.chains.clone();
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let open = || rows.iter().enumerate().filter_map(|(at, row)| Some((at, (*row)?)));
-        let mut held = Held::default();
-        let mut sizes: SmallVec<[u32; SIZES_MAX]> = SmallVec::new();
-        for (_, row) in open() {
-            if row.block_tokens == 0 {
-                // It has told of no block yet, so it has none.
-                held.add(row.endpoint, 0, row.complete);
-            } else if !sizes.contains(&row.block_tokens) && sizes.len() < SIZES_MAX {
-                sizes.push(row.block_tokens);
-            }
+        for (_, row) in open().filter(|(_, row)| row.block_tokens == 0) {
+            // It has told of no block yet, so it has none.
+            held.add(row.endpoint, 0, row.complete);
         }
         // An engine computes the last token anew in any case.
-        let useful = prompt.tokens.split_last().map_or(&[][..], |(_, before)| before);
-        let useful = TokenPrompt { tokens: useful, ..*prompt };
-        for size in sizes {
-            let chain = useful.chain(size, BLOCKS_MAX);
+        let useful = u32::try_from(prompt.tokens.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        for (size, chain) in chains {
             let told = depths(&self.blocks, chain.hashes()).0;
             let expected = self.expected.matches(&chain);
             for (at, row) in open().filter(|(_, row)| row.block_tokens == size) {
                 let blocks = told.get(at).copied().unwrap_or(0).max(expected.blocks(row.endpoint));
-                held.add(row.endpoint, blocks.saturating_mul(size), row.complete);
+                held.add(row.endpoint, blocks.min(useful / size).saturating_mul(size), row.complete);
             }
         }
         held
     }
 
-    /// A prompt was sent to an endpoint: what its engine does not hold yet is expected there. `None` if there is nothing
-    /// to expect, or the endpoint tells nothing.
-    pub fn expect(self: &Arc<Self>, endpoint: EndpointId, prompt: &TokenPrompt<'_>, now: Moment) -> Option<Awaited> {
+    /// The prompt in the blocks of each size that engines have. Nothing is locked while it is hashed.
+    fn chains(&self, prompt: &TokenPrompt<'_>) -> SmallVec<[(u32, Chain); 1]> {
+        let mut sizes: SmallVec<[u32; SIZES_MAX]> = SmallVec::new();
+        for row in self.rows.read().unwrap_or_else(PoisonError::into_inner).iter().flatten() {
+            if row.block_tokens > 0 && !sizes.contains(&row.block_tokens) && sizes.len() < SIZES_MAX {
+                sizes.push(row.block_tokens);
+            }
+        }
+        sizes.into_iter().map(|size| (size, prompt.chain(size, BLOCKS_MAX))).collect()
+    }
+
+    /// A prompt that was looked up was sent to an endpoint: what its engine does not hold yet is expected there. `None`
+    /// if there is nothing to expect, too much is expected already, or the endpoint tells nothing.
+    pub fn expect(self: &Arc<Self>, endpoint: EndpointId, prompt: &Held, now: Moment) -> Option<Awaited> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         let open = rows.iter().enumerate().filter_map(|(at, row)| Some((at, (*row)?)));
         let told = |(_, row): &(usize, RowInfo)| row.endpoint == endpoint && row.block_tokens > 0;
         let own: SmallVec<[(usize, RowInfo); 2]> = open.filter(told).collect();
         drop(rows);
-        let chain = prompt.chain(own.first()?.1.block_tokens, BLOCKS_MAX);
+        let size = own.first()?.1.block_tokens;
+        let (_, chain) = prompt.chains.iter().find(|(known, _)| *known == size)?;
         let last = *chain.hashes().last()?;
+        let is_told = || own.iter().any(|(at, _)| self.blocks.contains(last, *at as u16));
         // What is held already nobody will tell of again.
-        if own.iter().any(|(at, _)| self.blocks.contains(last, *at as u16)) {
+        if is_told() {
             return None;
         }
-        let (key, serial) = self.expected.expect(endpoint, chain, now)?;
-        Some(Awaited { index: Arc::clone(self), key, serial, stays: false })
+        let key = self.expected.expect(endpoint, chain, now)?;
+        let awaited = Awaited { index: Arc::clone(self), key, stays: false };
+        // It may have been told before there was an expectation to end. Blocks are entered before expectations are
+        // ended, so if it is not there now, its coming will end this one.
+        (!is_told()).then_some(awaited)
     }
 
     /// Drops expectations that were not confirmed. For a cold thread, every second or so.
@@ -154,6 +171,11 @@ impl HeldIndex {
     /// Blocks that were told but not entered for want of memory, since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Expectations that were not had for want of memory, since the start.
+    pub fn expectations_refused(&self) -> u64 {
+        self.expected.refused()
     }
 
     /// Caches of which all is known that they hold.
@@ -211,6 +233,8 @@ impl HeldIndex {
 #[derive(Debug, Clone, Default)]
 pub struct Held {
     by_slot: Vec<Option<Entry>>,
+    /// By block size: the prompt, hashed.
+    chains: SmallVec<[(u32, Chain); 1]>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -134,6 +134,10 @@ fn where_more_may_be_held_than_told_the_guess_counts_if_it_is_more() {
     assert_eq!((held.or_guess(id(0), 4), held.or_guess(id(5), 0), held.most()), (12, 16, 16));
 }
 
+fn expect(index: &Arc<HeldIndex>, tokens: &[u32], now: Moment) -> Option<Awaited> {
+    index.expect(id(0), &index.look_up(&prompt(tokens)), now)
+}
+
 fn at(seconds: u64) -> Moment {
     Moment::from_micros(seconds * 1_000_000)
 }
@@ -144,18 +148,18 @@ fn an_expectation_counts_until_its_short_life_is_over() {
     let mut row = open(&index, 0);
     row.store(None, &blocks(0, 2), Tier::Device).unwrap();
     let all = tokens(0, 6);
-    let awaited = index.expect(id(0), &prompt(&all), at(1)).unwrap();
+    let awaited = expect(&index, &all, at(1)).unwrap();
     assert_eq!(held(&index, 0, 6, 0), Some(24));
     drop(awaited);
     assert_eq!(held(&index, 0, 6, 0), Some(8), "the engine failed");
-    index.expect(id(0), &prompt(&all), at(1)).unwrap().answered(id(0));
+    expect(&index, &all, at(1)).unwrap().answered(id(0));
     index.upkeep(at(3));
     assert_eq!(held(&index, 0, 6, 0), Some(24));
     index.upkeep(at(9));
     assert_eq!(held(&index, 0, 6, 0), Some(8), "the engine never told of it");
-    index.expect(id(0), &prompt(&all), at(9)).unwrap().answered(id(1));
+    expect(&index, &all, at(9)).unwrap().answered(id(1));
     assert_eq!(held(&index, 0, 6, 0), Some(8), "another one answered");
-    index.expect(id(0), &prompt(&all), at(9)).unwrap().answered(id(0));
+    expect(&index, &all, at(9)).unwrap().answered(id(0));
     row.clear();
     assert_eq!(held(&index, 0, 6, 0), Some(0), "an emptied cache comes to nothing either");
 }
@@ -165,11 +169,11 @@ fn once_an_engine_told_of_a_prompt_only_what_it_tells_counts() {
     let index = index();
     let mut row = open(&index, 0);
     let all = tokens(0, 6);
-    index.expect(id(0), &prompt(&all), at(1)).unwrap().answered(id(0));
-    index.expect(id(0), &prompt(&all), at(1)).unwrap().answered(id(0));
+    expect(&index, &all, at(1)).unwrap().answered(id(0));
+    expect(&index, &all, at(1)).unwrap().answered(id(0));
     let told = blocks(0, 6);
     row.store(None, &told, Tier::Device).unwrap();
-    assert!(index.expect(id(0), &prompt(&all), at(1)).is_none(), "it is all there");
+    assert!(expect(&index, &all, at(1)).is_none(), "it is all there");
     for block in told[4..].iter().rev() {
         row.remove(block.key, None);
     }

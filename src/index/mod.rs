@@ -31,6 +31,8 @@ mod blocks;
 mod chain;
 mod endpoint_set;
 mod expected;
+#[cfg(test)]
+mod expected_tests;
 mod held;
 #[cfg(test)]
 mod held_tests;

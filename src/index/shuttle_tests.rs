@@ -1,6 +1,7 @@
 //! Threads on one index, in thousands of random orders: `make test-shuttle`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shuttle::{check_random, thread};
 
@@ -140,6 +141,45 @@ fn shuttle_a_full_index_stays_within_its_bytes_and_closed() {
                 index.clear(endpoint);
             }
             assert_eq!((index.stats().held, index.stats().blocks), (0, 0));
+        },
+        ROUNDS,
+    );
+}
+
+#[test]
+fn shuttle_a_told_prompt_is_expected_no_longer_whoever_comes_first() {
+    const TOKENS: [u32; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+    check_random(
+        || {
+            let prompt = TokenPrompt { tokens: &TOKENS, adapter: None, salt: None };
+            let index = HeldIndex::with_endpoints(4, 8 << 20, Duration::from_secs(10));
+            let mut row = index.open(id(0)).unwrap();
+            row.set_block_tokens(2);
+            row.set_complete(true);
+            let sends = |answers: bool| {
+                let index = Arc::clone(&index);
+                move || {
+                    let held = index.look_up(&prompt);
+                    match index.expect(id(0), &held, at(1)) {
+                        Some(awaited) if answers => awaited.answered(id(0)),
+                        awaited => drop(awaited),
+                    }
+                }
+            };
+            let (answered, failed) = (thread::spawn(sends(true)), thread::spawn(sends(false)));
+            let tells = thread::spawn(move || {
+                let chain = prompt.chain(2, 9);
+                let blocks: Vec<_> =
+                    chain.hashes().iter().map(|hash| StoredBlock { key: *hash, hash: *hash }).collect();
+                row.store(None, &blocks, Tier::Device).unwrap();
+                row
+            });
+            [answered, failed].into_iter().for_each(|thread| thread.join().unwrap());
+            let row = tells.join().unwrap();
+            assert_eq!(index.expected.counts(), (0, 0, 0));
+            assert_eq!(index.look_up(&prompt).tokens(id(0)), Some(8));
+            drop(row);
+            assert_eq!(index.blocks(), 0);
         },
         ROUNDS,
     );

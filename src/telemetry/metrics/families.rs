@@ -132,6 +132,8 @@ families! {
     KV_BLOCKS: Gauge "fairlead_kv_blocks" ["tier"] "Blocks that engines hold by their own account, by tier";
     KV_BLOCKS_REFUSED: Counter "fairlead_kv_blocks_refused_total" []
         "Blocks told by engines that were not kept for want of memory (`kv_events.memory_mib`)";
+    KV_EXPECTATIONS_REFUSED: Counter "fairlead_kv_expectations_refused_total" []
+        "Prompts sent to an engine that were not counted as soon cached there, for want of memory (`kv_events.memory_mib`)";
     KV_INDEX_BYTES: Gauge "fairlead_kv_index_bytes" [] "Memory for the blocks that engines hold, in bytes";
     PREFIX_LOOKUPS: Counter "fairlead_prefix_lookups_total" ["result"]
         "Prompts looked up before their decision: token ids `given` by the client, `kept` from before or `asked` for; else what is cached was guessed by the text, the answer being `late`, `failed`, from `nobody`, `busy`, or the request `unsuited`";
