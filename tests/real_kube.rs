@@ -170,8 +170,8 @@ async fn prepare(client: &kube::Client) {
         api(client, "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", None);
     create(&definitions, definition(group, version, kind, plural)).await;
     let rules = json!([
-        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"] },
-        { "apiGroups": [group], "resources": [plural], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"] },
+        { "apiGroups": [group], "resources": [plural], "verbs": ["list", "watch"] },
     ]);
     let rbac = "rbac.authorization.k8s.io";
     create(
