@@ -22,12 +22,12 @@ const ANSWERS_MAX: u32 = 128;
 /// pixels and not in bytes.
 const MEDIA_TOKENS: u32 = 1024;
 /// Longest name of a model that may exist, in bytes.
-const MODEL_BYTES_MAX: usize = 8 * 1024;
+pub(super) const MODEL_BYTES_MAX: usize = 8 * 1024;
 
 impl Exchange {
     /// Keeps of the body's head what strategies may go by. It is kept long after the body is gone, so it is bounded.
-    pub(super) fn ask(&mut self, head: &Head<'_>, snapshot: &Snapshot) -> Result<(), Box<ApiError>> {
-        let model = head.model.as_deref().unwrap_or_default();
+    /// `model` is the one to be served.
+    pub(super) fn ask(&mut self, head: &Head<'_>, model: &str, snapshot: &Snapshot) -> Result<(), Box<ApiError>> {
         if model.len() > MODEL_BYTES_MAX {
             return Err(Box::new(ApiError::model_not_found(model)));
         }

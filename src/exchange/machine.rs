@@ -230,11 +230,12 @@ impl Exchange {
             Err(error) => self.refuse(ApiError::from(error)),
             Ok(head) => {
                 let snapshot = self.core.reader.load();
-                if let Err(error) = self.ask(&head, &snapshot) {
+                let is_form = content_type.is_some_and(|content_type| content_type.starts_with("multipart/"));
+                let rewritten = self.rewrite_model(&head, body, is_form);
+                let model = rewritten.as_deref().or(head.model.as_deref()).unwrap_or_default();
+                if let Err(error) = self.ask(&head, model, &snapshot) {
                     return self.refuse(*error);
                 }
-                let is_form = content_type.is_some_and(|content_type| content_type.starts_with("multipart/"));
-                self.rewrite_model(&head, body, is_form);
                 if let Some(key) = self.ask_prefix(&head, &snapshot)
                     && let Some(step) = self.look_up(api, &head, body, key)
                 {
@@ -254,11 +255,9 @@ impl Exchange {
             return self.refuse(ApiError::from(fault));
         }
         let snapshot = self.core.reader.load();
-        if let Err(error) = self.ask(&cut.head, &snapshot) {
+        let model = cut.head.model.as_deref().unwrap_or(&hint);
+        if let Err(error) = self.ask(&cut.head, model, &snapshot) {
             return self.refuse(*error);
-        }
-        if cut.head.model.is_none() {
-            self.asked.model = hint;
         }
         self.decide(&snapshot)
     }

@@ -129,6 +129,16 @@ fn only_the_policies_of_the_pool_hold() {
 }
 
 #[test]
+fn a_rewritten_request_is_measured_as_one_for_the_model_that_serves_it() {
+    let (_registry, core) = fleet();
+    let rule = Rewrite { models: vec!["public".into()], targets: vec![("n".into(), 1)] };
+    core.policies.publish(PolicyBook::new(Policies { rewrites: vec![rule], ..Policies::default() }, [].into()));
+    (0..40).for_each(|_| core.token_sizes.learn("n", 2000, 1000));
+    let size = |model| send(&core, None, model).0.asked.bytes_per_token;
+    assert!(size("n") < 2.2 && (size("public") - size("n")).abs() < 1e-9);
+}
+
+#[test]
 fn a_dry_run_rewrites_the_model_as_a_request_does_and_says_so() {
     let (_registry, core) = fleet();
     let rule = Rewrite { models: vec!["public".into()], targets: vec![("n".into(), 1)] };

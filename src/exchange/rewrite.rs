@@ -1,13 +1,13 @@
 //! Another model than the one asked for: its name is put into the body in the place of the first, and the first into the
 //! answer in the place of the other.
 
-use std::mem;
 use std::ops::Range;
 
 use crate::openai::{self, Renamed};
 use crate::routing::Trace;
 
 use super::Explanation;
+use super::asking::MODEL_BYTES_MAX;
 use super::machine::{Exchange, Steering};
 use super::upstream::Content;
 
@@ -73,18 +73,14 @@ impl Exchange {
         self.rewriting.is_allowed = true;
     }
 
-    /// Rewrites the model if a rule says so; everything after this is about the new one.
-    pub(super) fn rewrite_model(&mut self, head: &openai::Head<'_>, body: &[u8], is_form: bool) {
-        if !self.rewriting.is_allowed {
-            return;
-        }
+    /// Rewrites the model if a rule says so. The new name, which everything after this is about.
+    pub(super) fn rewrite_model(&mut self, head: &openai::Head<'_>, body: &[u8], is_form: bool) -> Option<Box<str>> {
+        let asked = head.model.as_deref().filter(|name| self.rewriting.is_allowed && name.len() <= MODEL_BYTES_MAX)?;
         let policies = self.core.policies.load();
-        let policies = policies.of(self.pool.as_deref());
-        let Some(name) = policies.rewrite(&self.asked.model, self.seed) else { return };
-        self.rewriting.edit = Edit::model(head, body, name, is_form);
-        if self.rewriting.edit.is_some() {
-            self.rewriting.asked = Some(mem::replace(&mut self.asked.model, name.into()));
-        }
+        let name = policies.of(self.pool.as_deref()).rewrite(asked, self.seed)?;
+        self.rewriting.edit = Some(Edit::model(head, body, name, is_form)?);
+        self.rewriting.asked = Some(asked.into());
+        Some(name.into())
     }
 
     /// The body's pieces as they came, or as rewritten, for a front end that has to send them back.
