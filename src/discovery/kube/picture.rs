@@ -276,24 +276,35 @@ impl Picture {
     }
 
     /// Priorities and rewrites of our pools, if any of it changed since the last call.
+    ///
+    /// Of rules, those for named models come first, then the older object, then the order in the object.
     pub(super) fn policies(&mut self) -> Option<PolicyBook> {
         if !std::mem::take(&mut self.policies_changed) {
             return None;
         }
-        let pools = self.pools.iter().map(|(pool, _)| (pool.to_string().into(), self.policies_for(|of| of == &**pool)));
-        Some(PolicyBook::new(self.policies_for(|of| self.has_pool(of)), pools.collect()))
-    }
-
-    /// Of rules, those for named models come first, then the older object, then the order in the object.
-    fn policies_for(&self, is_meant: impl Fn(&Name) -> bool) -> Policies {
-        let counts = |(name, facts): &(&Arc<Name>, &PolicyFacts)| is_meant(&Name::new(&name.namespace, &facts.pool));
-        let objectives = self.objectives.iter().filter(counts);
-        let mut objects: Vec<_> = self.rewrites.iter().filter(counts).map(|(_, facts)| facts).collect();
-        objects.sort_by_key(|facts| &facts.created);
-        let mut rewrites: Vec<_> = objects.iter().flat_map(|facts| facts.rules.iter().cloned()).collect();
-        rewrites.sort_by_key(|rule| rule.models.is_empty());
-        let objectives = objectives.map(|(name, facts)| (name.name.clone(), facts.priority)).collect();
-        Policies { objectives, rewrites }
+        let mut all = Policies::default();
+        let mut pools: HashMap<Name, Policies> =
+            self.pools.iter().map(|(pool, _)| (Name::clone(pool), Policies::default())).collect();
+        let pool_of = |name: &Name, facts: &PolicyFacts| Name::new(&name.namespace, &facts.pool);
+        for (name, facts) in self.objectives.iter() {
+            let Some(own) = pools.get_mut(&pool_of(name, facts)) else { continue };
+            for policies in [&mut all, own] {
+                policies.objectives.insert(name.name.clone(), facts.priority);
+            }
+        }
+        let mut objects: Vec<_> = self.rewrites.iter().collect();
+        objects.sort_by_key(|(_, facts)| &facts.created);
+        for (name, facts) in objects {
+            let Some(own) = pools.get_mut(&pool_of(name, facts)) else { continue };
+            for policies in [&mut all, own] {
+                policies.rewrites.extend(facts.rules.iter().cloned());
+            }
+        }
+        for policies in pools.values_mut().chain([&mut all]) {
+            policies.rewrites.sort_by_key(|rule| rule.models.is_empty());
+        }
+        let pools = pools.into_iter().map(|(pool, policies)| (pool.to_string().into(), policies));
+        Some(PolicyBook::new(all, pools.collect()))
     }
 
     /// What changed since the last call.
