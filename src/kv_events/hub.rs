@@ -75,7 +75,7 @@ pub async fn run(
                     continue;
                 }
                 followed.retain(|id, (known, stop)| {
-                    let now = snapshot.endpoints().iter().find(|endpoint| endpoint.id == *id);
+                    let now = snapshot.at(known.spec.address).filter(|endpoint| endpoint.id == *id);
                     if now.is_none() {
                         hub.index.forget(*id);
                     }
