@@ -54,7 +54,7 @@ fn bench(needs: AnswerNeeds, observe: ObserveAnswers) -> Bench {
 }
 
 /// A request that was sent, under these body modes of request and response.
-fn sent(bench: &Bench, request: i32, response: i32) -> Machine {
+pub(super) fn sent(bench: &Bench, (request, response): (i32, i32), asked: &[u8]) -> Machine {
     let mut machine = bench.machine();
     let protocol = ProtocolConfiguration {
         request_body_mode: request,
@@ -62,9 +62,13 @@ fn sent(bench: &Bench, request: i32, response: i32) -> Machine {
         ..ProtocolConfiguration::default()
     };
     say(&mut machine, ProcessingRequest { protocol_config: Some(protocol), ..post(request, &[]) });
-    say(&mut machine, body(request, CHAT.as_bytes(), true));
+    say(&mut machine, body(request, asked, true));
     assert_eq!(bench.in_flight(), 1);
     machine
+}
+
+fn chat(bench: &Bench, request: i32, response: i32) -> Machine {
+    sent(bench, (request, response), CHAT.as_bytes())
 }
 
 fn answered(status: &str, content_type: &str) -> ProcessingRequest {
@@ -104,7 +108,7 @@ fn a_body_is_asked_for_where_the_strategy_measures_it_and_nowhere_else() {
         (none, ObserveAnswers::Always, "200", JSON, shown),
     ] {
         let bench = bench(needs, observe);
-        let replies = say(&mut sent(&bench, BUFFERED, NONE), answered(status, content_type));
+        let replies = say(&mut chat(&bench, BUFFERED, NONE), answered(status, content_type));
         assert_eq!(asks(&replies), expected, "{needs:?} {observe:?} {status} {content_type}");
     }
 }
@@ -113,21 +117,21 @@ fn a_body_is_asked_for_where_the_strategy_measures_it_and_nowhere_else() {
 fn where_envoy_ignores_overrides_none_is_sent() {
     let bench = bench(BOTH, ObserveAnswers::Auto);
     for (request, response) in [(DUPLEX, NONE), (BUFFERED, STREAMED), (BUFFERED, DUPLEX)] {
-        assert_eq!(asks(&say(&mut sent(&bench, request, response), answered("200", EVENTS))), None);
+        assert_eq!(asks(&say(&mut chat(&bench, request, response), answered("200", EVENTS))), None);
     }
     let refusing = Config {
         envoy: crate::config::Envoy { mode_override: false, ..Config::default().envoy },
         ..config(ObserveAnswers::Auto)
     };
     let bench = Bench::deciding_by(StrategySet::only(Arc::new(Measuring(BOTH))), &refusing);
-    assert_eq!(asks(&say(&mut sent(&bench, BUFFERED, NONE), answered("200", EVENTS))), None);
+    assert_eq!(asks(&say(&mut chat(&bench, BUFFERED, NONE), answered("200", EVENTS))), None);
 }
 
 #[test]
 fn pieces_are_passed_on_and_tell_the_first_token_and_the_usage() {
     for (mode, plain) in [(STREAMED, true), (DUPLEX, false)] {
         let bench = bench(BOTH, ObserveAnswers::Auto);
-        let mut machine = sent(&bench, BUFFERED, mode);
+        let mut machine = chat(&bench, BUFFERED, mode);
         say(&mut machine, answered("200", EVENTS));
         let live = Arc::clone(&bench.core.reader.load().endpoints()[0].live);
         for (at, bytes) in STREAM.chunks(20).enumerate() {
@@ -149,7 +153,7 @@ fn pieces_are_passed_on_and_tell_the_first_token_and_the_usage() {
 fn a_json_answer_tells_its_usage_and_no_first_token() {
     for mode in [STREAMED, BUFFERED] {
         let bench = bench(BOTH, ObserveAnswers::Auto);
-        let mut machine = sent(&bench, BUFFERED, mode);
+        let mut machine = chat(&bench, BUFFERED, mode);
         say(&mut machine, answered("200", JSON));
         say(&mut machine, piece(br#"{"usage":{"prompt_tokens":9,"completion_tokens":3}}"#, true));
         let seen = outcomes(&bench);
@@ -164,7 +168,7 @@ fn an_answer_that_cannot_be_read_costs_nothing_but_its_numbers() {
     let expected = u64::from(Config::default().routing.expected_output_tokens);
     for (content_type, bytes) in [(EVENTS, &b"\xff\0garbage"[..]), (JSON, b"{\"usage\":"), ("text/html", b"<html>")] {
         let bench = bench(BOTH, ObserveAnswers::Auto);
-        let mut machine = sent(&bench, BUFFERED, STREAMED);
+        let mut machine = chat(&bench, BUFFERED, STREAMED);
         say(&mut machine, answered("200", content_type));
         assert_eq!(words(&say(&mut machine, piece(bytes, false))), ["response-body"]);
         assert_eq!(words(&say(&mut machine, piece(b"", true))), ["response-body"]);
@@ -175,7 +179,7 @@ fn an_answer_that_cannot_be_read_costs_nothing_but_its_numbers() {
 #[test]
 fn an_answer_that_broke_off_counts_with_what_was_seen() {
     let bench = bench(BOTH, ObserveAnswers::Auto);
-    let mut machine = sent(&bench, BUFFERED, STREAMED);
+    let mut machine = chat(&bench, BUFFERED, STREAMED);
     say(&mut machine, answered("200", EVENTS));
     for _ in 0..3 {
         say(&mut machine, piece(b"data: {\"choices\":[]}\n\n", false));
@@ -188,7 +192,7 @@ fn an_answer_that_broke_off_counts_with_what_was_seen() {
 fn answers_and_failures_are_booked_at_the_head() {
     for (status, expected) in [("200", (1, 0)), ("404", (1, 0)), ("429", (1, 0)), ("500", (0, 1)), ("504", (0, 1))] {
         let bench = bench(AnswerNeeds::default(), ObserveAnswers::Auto);
-        let mut machine = sent(&bench, BUFFERED, NONE);
+        let mut machine = chat(&bench, BUFFERED, NONE);
         say(&mut machine, answered(status, JSON));
         let seen = outcomes(&bench);
         assert_eq!((seen.answered, seen.failed), expected, "{status}");
@@ -202,7 +206,7 @@ fn answers_and_failures_are_booked_at_the_head() {
 fn a_header_of_the_strategy_replaces_the_engines_in_every_mode() {
     for (request, response) in [(BUFFERED, NONE), (BUFFERED, STREAMED), (DUPLEX, DUPLEX), (NONE, BUFFERED), (3, NONE)] {
         let bench = bench(BOTH, ObserveAnswers::Auto);
-        let replies = say(&mut sent(&bench, request, response), answered("200", EVENTS));
+        let replies = say(&mut chat(&bench, request, response), answered("200", EVENTS));
         let Some(Response::ResponseHeaders(reply)) = &replies[0].response else { panic!("{replies:?}") };
         let set = &reply.response.as_ref().unwrap().header_mutation.as_ref().unwrap().set_headers;
         let ours = set.iter().find(|set| set.header.as_ref().unwrap().key == "x-session-id").unwrap();

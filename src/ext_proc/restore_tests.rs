@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{
-    BodyMutation, HttpBody, HttpTrailers, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
-    body_mutation::Mutation, processing_request::Request, processing_response::Response,
+    BodyMutation, HttpBody, HttpTrailers, ProcessingRequest, ProcessingResponse, body_mutation::Mutation,
+    processing_request::Request, processing_response::Response,
 };
 
+use super::answer_tests::sent;
 use super::machine::Machine;
-use super::machine_tests::{BUFFERED, Bench, DUPLEX, NONE, STREAMED, body, headers_of, message, post, say, words};
+use super::machine_tests::{BUFFERED, Bench, DUPLEX, NONE, STREAMED, headers_of, message, say, words};
 use super::rewrite_tests::{ASKED, SERVED, bench, common, header, sent_on};
 use super::settings::Settings;
 
@@ -18,20 +19,6 @@ const STREAM: &[u8] =
     b"data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"m\"}}]}\n\ndata: {\"model\":\"m\"}\n\ndata: [DONE]\n\n";
 const RESTORED: &[u8] =
     b"data: {\"model\":\"public\",\"choices\":[{\"delta\":{\"content\":\"m\"}}]}\n\ndata: {\"model\":\"public\"}\n\ndata: [DONE]\n\n";
-
-/// A request that was sent, under these body modes of request and response.
-fn sent(bench: &Bench, (request, response): (i32, i32), asked: &[u8]) -> Machine {
-    let mut machine = bench.machine();
-    let protocol = ProtocolConfiguration {
-        request_body_mode: request,
-        response_body_mode: response,
-        ..ProtocolConfiguration::default()
-    };
-    say(&mut machine, ProcessingRequest { protocol_config: Some(protocol), ..post(request, &[]) });
-    say(&mut machine, body(request, asked, true));
-    assert_eq!(bench.in_flight(), 1);
-    machine
-}
 
 /// The response headers; whether the answer's body is asked for.
 fn is_asked_for(machine: &mut Machine, status: &str, headers: &[(&str, &str)]) -> bool {
