@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
-use http::Uri;
+use http::{StatusCode, Uri};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::ask::{self, Asker};
+use crate::ask::{self, AskError, Asker};
 use crate::config::{TokenApi, TokenSource, Tokenizer};
 use crate::domain::Clock;
 use crate::state::{Endpoint, Reader};
@@ -78,6 +78,10 @@ impl Remote {
             Ok(Ok(answer)) => read(&answer).ok_or(Outcome::Failed),
             Ok(Err(error)) => {
                 tracing::debug!(%error, whom, "no token ids");
+                // It is there, and does not like this one request: others go on asking it.
+                if matches!(error, AskError::Status(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY)) {
+                    return Err(Outcome::Failed);
+                }
                 Err(Outcome::Failed)
             }
             Err(_) => Err(Outcome::Late),

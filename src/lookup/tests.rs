@@ -102,6 +102,26 @@ async fn token_ids_are_asked_for_once_and_kept() {
 }
 
 #[tokio::test]
+async fn who_refuses_bad_requests_goes_on_being_asked() {
+    let tokenize = async |Json(body): Json<Value>| {
+        let is_bad = body["messages"][0]["content"] == "bad";
+        if is_bad { Err(StatusCode::BAD_REQUEST) } else { Ok(Json(json!({ "tokens": [1, 2, 3] }))) }
+    };
+    let routes = axum::Router::new().route("/tokenize", post(tokenize));
+    Box::pin(beside(
+        routes,
+        |_, _| (),
+        async |lookup, _| {
+            for _ in 0..4 {
+                assert_eq!(ask(&lookup, &chat("bad")).await.unwrap_err(), Outcome::Failed);
+            }
+            assert_eq!(ask(&lookup, &chat("good")).await.unwrap().tokens.len(), 3);
+        },
+    ))
+    .await;
+}
+
+#[tokio::test]
 async fn who_dawdles_is_not_waited_for_and_then_left_alone() {
     let tokenize = || async {
         tokio::time::sleep(Duration::from_mins(1)).await;
