@@ -59,9 +59,9 @@ impl Edit {
         Some(Self { range, text: text.into_bytes() })
     }
 
-    fn apply(self, mut body: Vec<u8>) -> Vec<u8> {
+    fn apply(&self, mut body: Vec<u8>) -> Vec<u8> {
         if self.range.end <= body.len() {
-            drop(body.splice(self.range, self.text));
+            drop(body.splice(self.range.clone(), self.text.iter().copied()));
         }
         body
     }
@@ -81,6 +81,11 @@ impl Exchange {
         self.rewriting.edit = Some(Edit::model(head, body, name, is_form)?);
         self.rewriting.asked = Some(asked.into());
         Some(name.into())
+    }
+
+    /// The body as it will be sent, if that is another one than came.
+    pub(super) fn rewritten(&self, body: &[u8]) -> Option<Vec<u8>> {
+        self.rewriting.edit.as_ref().map(|edit| edit.apply(body.to_vec()))
     }
 
     /// The body's pieces as they came, or as rewritten, for a front end that has to send them back.

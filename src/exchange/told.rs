@@ -46,6 +46,9 @@ impl Exchange {
     /// Begins to look up the prompt. A step if the decision has to wait for that.
     pub(super) fn look_up(&mut self, api: Api, head: &Head<'_>, body: &[u8], key: PromptKey) -> Option<Step> {
         let lookup = self.core.lookup.as_ref()?;
+        // Who makes the token ids knows the model that serves, and not the client's name for it.
+        let rewritten = self.rewritten(body);
+        let body = rewritten.as_deref().unwrap_or(body);
         let request =
             Request { api, model: &self.asked.model, head, body, key: key.0, may_wait: self.steering != Steering::Dry };
         let (state, step) = match lookup.begin(&request) {

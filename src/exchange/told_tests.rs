@@ -11,7 +11,7 @@ use crate::domain::{Clock, EndpointId, EndpointSpec};
 use crate::index::{HeldIndex, Row, StoredBlock, Tier, TokenPrompt};
 use crate::lookup::Worker;
 use crate::routing::{self, StrategySet};
-use crate::state::{Change, Registry, SourceId};
+use crate::state::{Change, Policies, PolicyBook, Registry, Rewrite, SourceId};
 use crate::telemetry::Metrics;
 
 use super::*;
@@ -53,6 +53,7 @@ fn tokens(from: u32) -> Vec<u32> {
 
 fn begin(core: &Arc<Core>, path: &[u8], body: &serde_json::Value) -> (Exchange, Step) {
     let mut exchange = Exchange::new(Arc::clone(core));
+    exchange.allow_rewrite();
     let headers: [(&str, &[u8]); 2] = [(":method", b"POST"), (":path", path)];
     exchange.request_head(RequestHead::read(headers.into_iter(), &[]), BodyOutlook::Coming);
     assert!(exchange.request_body(body.to_string().into_bytes()).is_none());
@@ -74,6 +75,20 @@ fn store(row: &mut Row, tokens: &[u32]) {
     let chain = TokenPrompt { tokens, adapter: None, salt: None }.chain(16, 1000);
     let blocks: Vec<_> = chain.hashes().iter().map(|hash| StoredBlock { key: *hash, hash: *hash }).collect();
     row.store(None, &blocks, Tier::Device).unwrap();
+}
+
+#[test]
+fn token_ids_are_asked_for_with_the_name_of_the_model_that_serves() {
+    let mut fleet = fleet();
+    let rule = Rewrite { models: vec!["public".into()], targets: vec![("m".into(), 1)] };
+    let policies = Policies { rewrites: vec![rule], ..Policies::default() };
+    fleet.core.policies.publish(PolicyBook::new(policies, [].into()));
+    let body =
+        json!({ "model": "public", "messages": [{ "role": "user", "content": "once upon a time ".repeat(99) }] });
+    let (_exchange, step) = begin(&fleet.core, b"/v1/chat/completions", &body);
+    assert!(matches!(step, Step::Wait(_)));
+    let asked: serde_json::Value = serde_json::from_slice(&fleet.worker.next_body().unwrap()).unwrap();
+    assert_eq!((&asked["model"], &asked["messages"]), (&json!("m"), &body["messages"]));
 }
 
 #[test]

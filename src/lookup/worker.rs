@@ -71,6 +71,14 @@ impl Worker {
     }
 }
 
+#[cfg(test)]
+impl Worker {
+    /// The body that whoever makes token ids is to be sent next.
+    pub(crate) fn next_body(&mut self) -> Option<bytes::Bytes> {
+        self.questions.try_recv().ok().map(|question| question.body)
+    }
+}
+
 /// Answers questions until `cancel` fires.
 pub async fn run(worker: Worker, cancel: CancellationToken) {
     let Worker { lookup, mut questions, answering, concurrency } = worker;
