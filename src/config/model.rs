@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointConfig, KubernetesDiscovery, KvEvents, ListenAddress, LmCache, Tokenizer};
+use super::{
+    EndpointConfig, Health, KubernetesDiscovery, KvEvents, Limits, ListenAddress, LmCache, Log, Metrics, Scrape,
+    Shutdown, Tokenizer,
+};
 use crate::domain::{ModelProfiles, StrategySpec};
 
 /// Everything that Fairlead can be told.
