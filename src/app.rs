@@ -1,5 +1,8 @@
 //! Wiring: builds the parts, owns the task tree, and knows the order of start and stop.
 
+mod prompts;
+mod reload;
+mod signals;
 mod sources;
 
 use std::sync::Arc;
@@ -8,29 +11,32 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tracing::{error, info, warn};
 
-use crate::admin::{self, AdminState, Readiness};
-use crate::config::{Config, Loaded, Routing};
+use crate::admin::{self, AdminState, Readiness, ReloadStatus};
+use crate::config::{Config, ListenAddress, Loaded, Routing};
 use crate::discovery;
 use crate::domain::{Clock, Complaint};
-use crate::exchange::Core;
-use crate::ext_proc::{HealthBoard, Server, ServerOptions, Settings, serve_health};
+use crate::exchange::{Core, CoreReader};
+use crate::ext_proc::{BoundServer, HealthBoard, Processor, Server, ServerOptions, serve_health};
+use crate::files::{Locked, PathLock};
 use crate::index::Stats;
-use crate::routing::{Configured, StrategySet, describe};
-use crate::scrape::{self, Freshness, ScrapeStatus};
+use crate::routing::{Configured, StrategySet};
+use crate::scrape::{self, Freshness, ScrapeOptions, ScrapeStatus};
 use crate::state::{Change, Observer, Reader, Registry, run_registry};
 use crate::telemetry::Metrics;
+use crate::telemetry::log::LogControl;
 use crate::telemetry::metrics::families;
 
 use prompts::Prompts;
+use reload::Reloader;
+use signals::{Signals, StopLimit};
 
-mod prompts;
+pub use reload::ReadAgain;
 
 /// Changes that may wait for the registry; a source waits above it.
 const CHANGES_MAX: usize = 1024;
@@ -51,98 +57,173 @@ fn configured(config: &Config) -> Configured<'_> {
     Configured { algorithm, header: *header, session_key_file, strategies, models, prefix_bytes }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends it at once. SIGHUP and a change of the file have
+/// the configuration read again.
 ///
 /// # Errors
 /// What keeps it from starting: an address that cannot be bound, most of all.
-pub fn run(loaded: Loaded) -> anyhow::Result<()> {
+pub fn run(loaded: Loaded, read_again: ReadAgain, log: LogControl) -> anyhow::Result<()> {
+    let signals = Signals::start(&loaded.config.shutdown)?;
     // The cold side: discovery, scraping, admin. The hot side has threads of its own (`ext_proc::Server`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(Arc::new(loaded.config)))
+    let served = runtime.block_on(serve(loaded, read_again, log, signals));
+    // What still waits for a file system or a resolver is left behind.
+    runtime.shutdown_background();
+    served
 }
 
-async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
-    let cold = Cold::new(config)?;
-    let served = cold.serve(&mut signals).await;
+async fn serve(loaded: Loaded, read_again: ReadAgain, log: LogControl, mut signals: Signals) -> anyhow::Result<()> {
+    let Loaded { config, file, .. } = loaded;
+    let cold = Cold::new(Arc::new(config))?;
+    let (reloader, scraping) = cold.reloader(log, signals.limit().clone());
+    let hangups = signals.take_hangups();
+    let reload = reloader.run(file, read_again, hangups, cold.cancel.clone());
+    let served = cold.serve(&mut signals, reload, scraping).await;
     cold.stop().await;
     served
 }
 
 /// What the cold side's tasks share.
 struct Cold {
+    /// What the start goes by; what is in effect later is the core's.
     config: Arc<Config>,
     reader: Reader,
     changes: mpsc::Sender<Change>,
-    core: Arc<Core>,
+    /// Changes with each snapshot.
+    versions: watch::Receiver<u64>,
+    core: CoreReader,
+    processor: Processor,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    reloads: Arc<ReloadStatus>,
     clock: Clock,
     tasks: TaskTracker,
     cancel: CancellationToken,
+    /// What no other process may use while we do.
+    _locks: Vec<PathLock>,
 }
 
 impl Cold {
-    /// Builds the parts and starts the registry, and the writer of Envoy's endpoint file behind it.
+    /// Builds the parts and starts the registry. Nothing outside of the process is touched.
     fn new(config: Arc<Config>) -> anyhow::Result<Self> {
+        let locks = lock_paths(&config)?;
         let registry = Registry::new();
         let (reader, clock) = (registry.reader(), Clock::start());
         let strategies = Arc::new(StrategySet::configured(configured(&config))?);
         let metrics = Metrics::new(&strategies.names().iter().map(|name| &**name).collect::<Vec<_>>());
         metrics.watch_snapshot(reader.clone(), config.scrape.stale_after, clock.clone(), config.metrics.per_endpoint);
-        let combined = Arc::clone(&strategies);
-        metrics.watch(families::COMBINATIONS_BUILT, &[], move || combined.combinations_built() as f64);
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let prompts = Prompts::new(&config, &reader, &clock)?;
+        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
+        let core = CoreReader::new(core.looking_up(prompts.as_ref().map(Prompts::lookup)));
+        let processor = Processor::new(core.load(), &config);
+        let combined = core.clone();
+        metrics
+            .watch(families::COMBINATIONS_BUILT, &[], move || combined.load().strategies.combinations_built() as f64);
 
         let (changes, received) = mpsc::channel(CHANGES_MAX);
         let (version, versions) = watch::channel(0);
-        let forgetting = Arc::clone(&strategies);
+        let forgetting = core.clone();
         let forget: Observer = Box::new(move |applied, _| {
-            applied.removed.iter().for_each(|endpoint| forgetting.on_endpoint_removed(endpoint.id));
+            let core = forgetting.load();
+            applied.removed.iter().for_each(|endpoint| core.strategies.on_endpoint_removed(endpoint.id));
         });
         let tell: Observer = Box::new(move |_, snapshot| {
             version.send_replace(snapshot.version());
         });
-        let readiness = Arc::new(Readiness::default());
-        let prompts = Prompts::new(&config, &reader, &clock)?;
-        let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
-        let core = Arc::new(core.looking_up(prompts.as_ref().map(Prompts::lookup)));
-        let cold = Self { config, reader, changes, core, metrics, readiness, clock, tasks, cancel };
+        let (readiness, reloads) = (Arc::new(Readiness::default()), Arc::<ReloadStatus>::default());
+        let cold = Self {
+            config,
+            reader,
+            changes,
+            versions,
+            core,
+            processor,
+            metrics,
+            readiness,
+            reloads,
+            clock,
+            tasks,
+            cancel,
+            _locks: locks,
+        };
         cold.keep("registry", run_registry(registry, received, vec![forget, tell], cold.cancel.clone()));
         if let Some(prompts) = prompts {
             prompts.start(&cold);
         }
-        if let Some(file) = cold.config.envoy.eds_file.clone() {
-            let (reader, cluster) = (cold.reader.clone(), cold.config.envoy.eds_cluster.clone());
-            cold.keep("eds", discovery::run_eds(reader, versions, file, cluster, cold.cancel.clone()));
-        }
         Ok(cold)
     }
 
+    /// What a configuration that is read again is put into, and how the scraper learns of it.
+    fn reloader(&self, log: LogControl, limit: StopLimit) -> (Reloader, watch::Receiver<ScrapeOptions>) {
+        let demand = Arc::clone(self.core.load().strategies.demand());
+        let (scraping, options) = watch::channel(ScrapeOptions { demand, config: self.config.scrape.clone() });
+        let reloader = Reloader {
+            core: self.core.clone(),
+            processor: self.processor.clone(),
+            changes: self.changes.clone(),
+            scraping,
+            metrics: Arc::clone(&self.metrics),
+            reader: self.reader.clone(),
+            clock: self.clock.clone(),
+            readiness: Arc::clone(&self.readiness),
+            status: Arc::clone(&self.reloads),
+            limit,
+            log,
+        };
+        (reloader, options)
+    }
+
     /// Everything from start to drain.
-    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
-        let sources = self.start_discovery().await?;
-        self.start_scraping();
-        self.start_upkeep();
-        self.start_admin().await?;
-        let (health, answers) = HealthBoard::new().await;
-        self.start_health(answers.clone()).await?;
-        tokio::select! {
-            () = self.endpoints_known(&sources) => {}
-            () = signals.recv() => return Ok(()),
+    async fn serve(
+        &self,
+        signals: &mut Signals,
+        reload: impl Future<Output = ()> + Send + 'static,
+        scraping: watch::Receiver<ScrapeOptions>,
+    ) -> anyhow::Result<()> {
+        // A start that waits, for endpoints or a file system that does not answer, can be stopped.
+        let (health, server) = tokio::select! {
+            started = self.start(reload, scraping) => started?,
+            () = signals.stop() => return Ok(()),
             failed = self.failed() => return failed,
-        }
-        let server = self.start_ext_proc(answers).await?;
+        };
         tokio::select! {
-            () = signals.recv() => {}
+            () = signals.stop() => {}
             () = self.follow_readiness(&health) => {}
             failed = self.failed() => return failed,
         }
         tokio::select! {
             () = self.drain(&health, server) => {}
-            () = signals.recv() => warn!("second signal: leaving at once"),
+            () = signals.stop() => warn!("second signal: leaving at once"),
         }
         Ok(())
+    }
+
+    /// Binds every socket, so that it is clear that we may run; then has an effect outside; serves when the endpoints are
+    /// known.
+    async fn start(
+        &self,
+        reload: impl Future<Output = ()> + Send + 'static,
+        scraping: watch::Receiver<ScrapeOptions>,
+    ) -> anyhow::Result<(HealthBoard, Server)> {
+        self.start_admin().await?;
+        let bound = self.bind_ext_proc().await?;
+        let (health, answers) = HealthBoard::new().await;
+        self.start_health(answers.clone()).await?;
+        let sources = self.start_discovery().await?;
+        self.start_eds();
+        self.start_scraping(scraping);
+        self.start_upkeep();
+        self.keep("configuration", reload);
+        self.endpoints_known(&sources).await;
+        Ok((health, self.serve_ext_proc(bound, &answers)?))
+    }
+
+    /// Keeps the file that a plain Envoy reads equal to the endpoints.
+    fn start_eds(&self) {
+        let Some(file) = self.config.envoy.eds_file.clone() else { return };
+        let (reader, cluster) = (self.reader.clone(), self.config.envoy.eds_cluster.clone());
+        self.keep("eds", discovery::run_eds(reader, self.versions.clone(), file, cluster, self.cancel.clone()));
     }
 
     /// Ends when a part of the service has ended by itself.
@@ -174,7 +255,7 @@ impl Cold {
         });
     }
 
-    fn start_scraping(&self) {
+    fn start_scraping(&self, options: watch::Receiver<ScrapeOptions>) {
         let status = Arc::new(ScrapeStatus::default());
         let watch = |family, labels, count: fn(&ScrapeStatus) -> &AtomicU64| {
             let status = Arc::clone(&status);
@@ -185,17 +266,16 @@ impl Cold {
         watch(families::SCRAPE_UNREADABLE, &[], |status| &status.unreadable_lines);
         watch(families::SCRAPE_TOO_LARGE, &[], |status| &status.pages_too_large);
         watch(families::ENGINE_RESTARTS, &[], |status| &status.engine_restarts);
-        let (reader, clock, stale) = (self.reader.clone(), self.clock.clone(), self.config.scrape.stale_after);
-        let freshness = Freshness::new(reader, clock, stale, Arc::clone(&status));
-        self.readiness.watch("scraping", move || (true, freshness.text()));
-        let (reader, config) = (self.reader.clone(), self.config.scrape.clone());
-        let demand = Arc::clone(self.core.strategies.demand());
-        self.keep("scraping", scrape::run(reader, demand, config, self.clock.clone(), status, self.cancel.clone()));
+        let freshness = Freshness::new(self.reader.clone(), self.clock.clone(), Arc::clone(&status));
+        let core = self.core.clone();
+        self.readiness.watch("scraping", move || (true, freshness.text(core.load().policy.stale_after)));
+        let (reader, clock) = (self.reader.clone(), self.clock.clone());
+        self.keep("scraping", scrape::run(reader, options, clock, status, self.cancel.clone()));
     }
 
     /// Keeps what is known of prefixes in order, and shows it.
     fn start_upkeep(&self) {
-        let prefixes = Arc::clone(self.core.strategies.prefixes());
+        let prefixes = Arc::clone(self.core.load().strategies.prefixes());
         let watch = |family, labels, read: fn(Stats) -> f64| {
             let prefixes = Arc::clone(&prefixes);
             self.metrics.watch(family, labels, move || read(prefixes.stats()));
@@ -226,18 +306,12 @@ impl Cold {
             reader: self.reader.clone(),
             metrics: Arc::clone(&self.metrics),
             readiness: Arc::clone(&self.readiness),
-            config: Arc::clone(&self.config),
             clock: self.clock.clone(),
-            stale_after: self.config.scrape.stale_after,
-            core: Arc::clone(&self.core),
-            strategies: describe::describe(&self.core.strategies),
+            core: self.core.clone(),
+            reloads: Arc::clone(&self.reloads),
+            explains: Arc::new(Semaphore::new(admin::EXPLAINS_MAX)),
         };
-        let served = admin::serve(listener, state, self.cancel.clone());
-        self.keep("admin", async move {
-            if let Err(error) = served.await {
-                error!(%error, "admin requests can no longer be served");
-            }
-        });
+        self.keep("admin", admin::serve(listener, state, self.cancel.clone()));
         Ok(())
     }
 
@@ -251,12 +325,15 @@ impl Cold {
         Ok(())
     }
 
-    async fn start_ext_proc<H: Health>(&self, health: HealthServer<H>) -> anyhow::Result<Server> {
+    async fn bind_ext_proc(&self) -> anyhow::Result<BoundServer> {
+        let bound = BoundServer::bind(ServerOptions::from(&*self.config)).await;
+        bound.with_context(|| format!("cannot listen for ext_proc on {}", self.config.listen.ext_proc))
+    }
+
+    fn serve_ext_proc<H: Health>(&self, bound: BoundServer, health: &HealthServer<H>) -> anyhow::Result<Server> {
         let config = &*self.config;
-        let core = Arc::clone(&self.core);
-        let settings = Arc::new(Settings::from(config));
-        let server = Server::start(&ServerOptions::from(config), core, settings, health, &self.tasks, &self.cancel)
-            .await
+        let server = bound
+            .serve(&self.processor, &self.metrics, health, &self.tasks, &self.cancel)
             .with_context(|| format!("cannot listen for ext_proc on {}", config.listen.ext_proc))?;
         let address = server.tcp_address().map_or_else(|| config.listen.ext_proc.to_string(), |tcp| tcp.to_string());
         self.readiness.set("ext_proc", true, "listening");
@@ -279,7 +356,8 @@ impl Cold {
 
     /// Leaves in order: says so, gives gateways time to go elsewhere, lets running streams end.
     async fn drain(&self, health: &HealthBoard, server: Server) {
-        let shutdown = &self.config.shutdown;
+        let core = self.core.load();
+        let shutdown = &core.config.shutdown;
         info!(delay = ?shutdown.delay, grace = ?shutdown.grace, "draining");
         self.readiness.set("draining", false, "shutting down");
         health.set_ready(false).await;
@@ -290,21 +368,21 @@ impl Cold {
     }
 }
 
-/// SIGTERM and SIGINT as one.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+/// Takes the files that are ours alone, so that a second process with the same configuration leaves ours as they are.
+fn lock_paths(config: &Config) -> anyhow::Result<Vec<PathLock>> {
+    let socket = match &config.listen.ext_proc {
+        ListenAddress::Unix(path) => Some(path),
+        ListenAddress::Tcp(_) => None,
+    };
+    let mut locks = Vec::new();
+    for path in socket.into_iter().chain(&config.envoy.eds_file) {
+        match PathLock::take(path) {
+            Ok(lock) => locks.push(lock),
+            Err(taken @ Locked::Taken { .. }) => return Err(taken.into()),
+            Err(impossible) => {
+                warn!(error = %anyhow::Error::from(impossible), "nothing keeps a second process away from this path")
+            }
         }
     }
+    Ok(locks)
 }

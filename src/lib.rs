@@ -16,6 +16,7 @@ pub mod discovery;
 pub mod domain;
 pub mod exchange;
 pub mod ext_proc;
+pub mod files;
 pub mod index;
 pub mod kv_events;
 pub mod lookup;

@@ -17,8 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let action = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match action {
-        Action::Serve(given) => load(&given).map(serve),
-        Action::Check(given) => load(&given).map(|loaded| print(&loaded.to_yaml())),
+        Action::Serve(given) => load(&given, None).map(|loaded| serve(loaded, given)),
+        Action::Check(given) => load(&given, None).map(|loaded| print(&loaded.to_yaml())),
         Action::Strategies { name, verbose } => Ok(strategies(name.as_deref(), verbose)),
         Action::Simulate(options) => Ok(simulate::execute(&options, &mut io::stdout().lock()).map_err(Into::into)),
         Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
@@ -32,20 +32,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    telemetry::log::init(&loaded.config.log)?;
-    app::run(loaded)
+fn serve(loaded: Loaded, given: Given) -> anyhow::Result<()> {
+    let log = telemetry::log::init(&loaded.config.log)?;
+    app::run(loaded, Box::new(move |text| load(&given, Some(text))), log)
 }
 
-fn load(given: &Given) -> Result<Loaded, Vec<Fault>> {
-    let file = given.file.as_deref();
-    config::load(&Sources {
-        file,
+/// Loads the configuration; from `text` if its file was read already.
+fn load(given: &Given, text: Option<String>) -> Result<Loaded, Vec<Fault>> {
+    let sources = Sources {
+        file: given.file.as_deref(),
         env: &config::process_env,
         flags: &given.flags,
         defaults: given.defaults,
         check: &|config| [app::check_strategies(config), given.complaints(config)].concat(),
-    })
+    };
+    match text {
+        None => config::load(&sources),
+        Some(text) => config::load_text(&sources, text),
+    }
 }
 
 fn strategies(name: Option<&str>, verbose: bool) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Each module and what it may name through `crate::`. `app` and `main` may use everything.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    // Blocking calls on files; no runtime.
+    ("files", &[]),
     // Configuration knows endpoints; the strategies' names are handed to it.
     ("config", &["domain"]),
     ("openai", &["domain"]),
@@ -15,11 +17,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("state", &["domain"]),
     ("telemetry", &["config", "domain", "state"]),
     ("admission", &["domain", "telemetry"]),
-    ("routing", &["domain", "index", "openai", "state", "telemetry"]),
+    ("routing", &["domain", "files", "index", "openai", "state", "telemetry"]),
     // One HTTP exchange: no gRPC, no async.
     ("exchange", &["admission", "config", "domain", "index", "lookup", "openai", "routing", "state", "telemetry"]),
-    ("ext_proc", &["config", "domain", "exchange", "openai", "routing", "telemetry"]),
-    ("discovery", &["config", "domain", "state", "telemetry"]),
+    ("ext_proc", &["config", "domain", "exchange", "files", "openai", "routing", "telemetry"]),
+    ("discovery", &["config", "domain", "files", "state", "telemetry"]),
     ("scrape", &["config", "domain", "state", "telemetry"]),
     ("ask", &[]),
     ("kv_events", &["ask", "config", "domain", "index", "state", "telemetry"]),
@@ -37,10 +39,10 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["ext_proc"]),
     ("tokio_rustls", &["ext_proc"]),
     ("rcgen", &["ext_proc"]),
-    ("hyper", &["ask"]),
-    ("hyper_util", &["ask"]),
+    ("hyper", &["admin", "ask"]),
+    ("hyper_util", &["admin", "ask"]),
     ("zeromq", &[]),
-    ("socket2", &["kv_events"]),
+    ("socket2", &["admin", "kv_events"]),
     ("notify", &["discovery"]),
     ("axum", &["admin"]),
     ("kube", &["discovery"]),

@@ -10,6 +10,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::AdminState;
+use super::reloads::ReloadReport;
 use crate::config::Config;
 use crate::domain::{EngineKind, Gauge, ModelSpec, Moment};
 use crate::routing::describe;
@@ -70,7 +71,8 @@ impl From<&Adapters> for ActiveAdapters {
 
 pub(super) async fn endpoints(State(state): State<Arc<AdminState>>) -> Json<Endpoints> {
     let (snapshot, now) = (state.reader.load(), state.clock.now());
-    let endpoints = snapshot.endpoints().iter().map(|endpoint| row(endpoint, now, state.stale_after)).collect();
+    let stale_after = state.core.load().policy.stale_after;
+    let endpoints = snapshot.endpoints().iter().map(|endpoint| row(endpoint, now, stale_after)).collect();
     Json(Endpoints { version: snapshot.version(), endpoints })
 }
 
@@ -125,10 +127,18 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) async fn config(State(state): State<Arc<AdminState>>) -> Json<Arc<Config>> {
-    Json(Arc::clone(&state.config))
+/// `/api/config`: what is in effect, and how reading it again went.
+#[derive(Debug, Serialize)]
+pub(super) struct EffectiveConfig {
+    #[serde(flatten)]
+    config: Arc<Config>,
+    reload: ReloadReport,
+}
+
+pub(super) async fn config(State(state): State<Arc<AdminState>>) -> Json<EffectiveConfig> {
+    Json(EffectiveConfig { config: Arc::clone(&state.core.load().config), reload: state.reloads.report() })
 }
 
 pub(super) async fn strategies(State(state): State<Arc<AdminState>>) -> Json<Vec<describe::Description>> {
-    Json(state.strategies.clone())
+    Json(describe::describe(&state.core.load().strategies))
 }

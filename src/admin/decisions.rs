@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::AdminState;
+use super::body::{Refused, collect};
 use crate::exchange::{self, Explanation};
 
 /// `/api/decisions`.
@@ -38,15 +39,19 @@ impl Question {
 }
 
 pub(super) async fn decisions(State(state): State<Arc<AdminState>>) -> Json<Decisions> {
-    Json(Decisions { decisions: state.core.decisions.newest_first() })
+    Json(Decisions { decisions: state.core.load().decisions.newest_first() })
 }
 
 pub(super) async fn explain(
     State(state): State<Arc<AdminState>>,
     Query(question): Query<Question>,
     headers: HeaderMap,
-    body: Bytes,
-) -> Json<Explanation> {
+    body: Body,
+) -> Result<Json<Explanation>, Refused> {
+    // Few at a time: whoever asks is a person or a script, and each body may be large.
+    let _turn = state.explains.try_acquire().map_err(|_| Refused::Overloaded)?;
+    let core = state.core.load();
+    let body = collect(&core, body).await?;
     // What a tool such as curl sets by itself is not meant: a form is no inference request.
     let is_form = |value: &[u8]| value.starts_with(b"application/x-www-form-urlencoded");
     let asked = question.strategy.as_deref().map(|name| ("routing-strategy", name.as_bytes()));
@@ -57,5 +62,5 @@ pub(super) async fn explain(
         _ => true,
     });
     let headers: Vec<_> = asked.into_iter().chain(sent).collect();
-    Json(exchange::explain(&state.core, &question.path, question.pool.as_deref(), &headers, body.into()))
+    Ok(Json(exchange::explain(&core, &question.path, question.pool.as_deref(), &headers, body)))
 }

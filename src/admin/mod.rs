@@ -1,36 +1,41 @@
 //! The admin port: health, metrics, the API, and a page for people. It runs on the cold side and only reads.
 
 mod api;
+mod body;
 mod decisions;
 mod readiness;
+mod reloads;
+mod server;
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
 use crate::domain::Clock;
-use crate::exchange::Core;
-use crate::routing::describe;
+use crate::exchange::CoreReader;
 use crate::state::Reader;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::families;
+
+use server::Connections;
 
 pub use readiness::{Condition, Readiness, Report};
+pub use reloads::ReloadStatus;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long requests under way may take to end once we were told to stop.
-const GRACE: Duration = Duration::from_secs(1);
+/// Dry runs at once.
+pub const EXPLAINS_MAX: usize = 4;
 
 /// What the admin port shows.
 #[derive(Debug, Clone)]
@@ -41,37 +46,26 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// Named conditions.
     pub readiness: Arc<Readiness>,
-    /// The effective configuration.
-    pub config: Arc<Config>,
     /// The clock that endpoint numbers are stamped by.
     pub clock: Clock,
-    /// Age at which engine numbers are left out.
-    pub stale_after: Duration,
-    /// What requests are decided by.
-    pub core: Arc<Core>,
-    /// The strategies.
-    pub strategies: Vec<describe::Description>,
+    /// What requests are decided by, the configuration in effect included.
+    pub core: CoreReader,
+    /// How reading the configuration again went.
+    pub reloads: Arc<ReloadStatus>,
+    /// Turns for requests that have a body.
+    pub explains: Arc<Semaphore>,
 }
 
 /// Serves the admin port until `cancel` is cancelled.
-///
-/// # Errors
-/// If the listener fails for good.
-pub async fn serve(listener: TcpListener, state: AdminState, cancel: CancellationToken) -> io::Result<()> {
-    let stop = cancel.clone();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(cancel.cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = server => result,
-        () = overdue => Ok(()),
-    }
+pub async fn serve(listener: TcpListener, state: AdminState, cancel: CancellationToken) {
+    let connections = Arc::<Connections>::default();
+    let [open, crowded_out] = [Arc::clone(&connections), Arc::clone(&connections)];
+    state.metrics.watch(families::ADMIN_CONNECTIONS, &[], move || open.count() as f64);
+    state.metrics.watch(families::ADMIN_CROWDED_OUT, &[], move || crowded_out.crowded_out.load(Relaxed) as f64);
+    server::serve(listener, router(state), connections, cancel).await;
 }
 
 fn router(state: AdminState) -> Router {
-    let body_bytes_max = state.core.policy.body_bytes_max;
     Router::new()
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/healthz", get(async || "ok\n"))
@@ -81,7 +75,7 @@ fn router(state: AdminState) -> Router {
         .route("/api/config", get(api::config))
         .route("/api/strategies", get(api::strategies))
         .route("/api/decisions", get(decisions::decisions))
-        .route("/api/explain", post(decisions::explain).layer(DefaultBodyLimit::max(body_bytes_max)))
+        .route("/api/explain", post(decisions::explain))
         .fallback(unknown)
         .with_state(Arc::new(state))
 }

@@ -1,13 +1,17 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
+use super::server::CONNECTIONS_MAX;
 use super::*;
+use crate::config::Config;
 use crate::domain::{EndpointId, EndpointSpec, EngineKind, Gauge, Gauges, Work};
-use crate::routing::{StrategySet, describe};
+use crate::exchange::Core;
+use crate::routing::StrategySet;
 use crate::state::{Adapters, Endpoint, Snapshot, Ticket};
 
 struct Admin {
@@ -27,11 +31,10 @@ impl Admin {
             reader,
             metrics,
             readiness: Arc::default(),
-            config: Arc::new(config),
-            core: Arc::new(core),
+            core: CoreReader::new(core),
+            reloads: Arc::default(),
+            explains: Arc::new(Semaphore::new(EXPLAINS_MAX)),
             clock,
-            stale_after: Duration::from_mins(1),
-            strategies: describe::describe(&StrategySet::build("random").unwrap()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, cancel, tasks) = (listener.local_addr().unwrap(), CancellationToken::new(), TaskTracker::new());
@@ -129,4 +132,73 @@ async fn it_stops_when_told_even_with_a_connection_open() {
     admin.cancel.cancel();
     admin.tasks.close();
     tokio::time::timeout(Duration::from_secs(10), admin.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn probes_are_answered_however_many_connections_keep_silent() {
+    let admin = Admin::start().await;
+    let mut silent = Vec::new();
+    for number in 0..3 * CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost:").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    for _ in 0..3 {
+        assert!(admin.get("/healthz", "*/*").await.0.starts_with("HTTP/1.1 200"));
+    }
+    let page = admin.get("/metrics", "*/*").await.1;
+    let value = |name: &str| {
+        let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {page}"));
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize
+    };
+    assert!(value("fairlead_admin_connections{}") <= CONNECTIONS_MAX);
+    assert!(value("fairlead_admin_connections_crowded_out_total{}") >= 2 * CONNECTIONS_MAX);
+}
+
+/// Begins to send a body to `/api/explain`.
+async fn half_sent(admin: &Admin, announced: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(admin.address).await.unwrap();
+    let head = format!(
+        "POST /api/explain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {announced}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; sent]).await.unwrap();
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    // A reset behind the answer is all right: the rest of the body was not read.
+    drop(tokio::time::timeout(Duration::from_secs(10), read).await.unwrap());
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn bodies_are_held_within_the_budget_of_all_and_few_at_once() {
+    let admin = Admin::start().await;
+    let core = admin.state.core.load();
+    let held = || admin.state.metrics.body_bytes_held.get();
+    let mut open = Vec::new();
+    for _ in 0..EXPLAINS_MAX {
+        open.push(half_sent(&admin, 1 << 20, 1000).await);
+    }
+    while held() < 1000 * EXPLAINS_MAX as i64 {
+        tokio::task::yield_now().await;
+    }
+    let refused = answer(half_sent(&admin, 10, 0).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("overloaded"), "{refused}");
+    drop(open);
+    while held() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let too_large = core.policy.body_bytes_max + 1;
+    let refused = answer(half_sent(&admin, too_large, 0).await).await;
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+    core.budget.set_max(100);
+    let refused = answer(half_sent(&admin, 1000, 1000).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert_eq!(held(), 0);
 }

@@ -1,31 +1,41 @@
 //! The bytes of request bodies held at once, over all requests of the process.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use prometheus_client::metrics::gauge::Gauge;
 
 /// A cap on the sum of held bodies. Clones share it.
 #[derive(Debug, Clone)]
 pub struct BodyBudget {
     held: Gauge,
-    max: i64,
+    max: Arc<AtomicI64>,
 }
 
 /// Bytes taken from a [`BodyBudget`]; given back on drop.
 #[derive(Debug)]
 pub struct BodyPermit {
     held: Gauge,
-    max: i64,
+    max: Arc<AtomicI64>,
     bytes: i64,
 }
 
 impl BodyBudget {
     /// A budget of `max` bytes, counted in `held`, which is a metric.
     pub fn new(max: usize, held: Gauge) -> Self {
-        Self { held, max: i64::try_from(max).unwrap_or(i64::MAX) }
+        let budget = Self { held, max: Arc::default() };
+        budget.set_max(max);
+        budget
+    }
+
+    /// Changes the cap, for all clones and permits. What is held above a lower one is given back in its own time.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(i64::try_from(max).unwrap_or(i64::MAX), Relaxed);
     }
 
     /// A permit for no bytes yet.
     pub fn permit(&self) -> BodyPermit {
-        BodyPermit { held: self.held.clone(), max: self.max, bytes: 0 }
+        BodyPermit { held: self.held.clone(), max: Arc::clone(&self.max), bytes: 0 }
     }
 }
 
@@ -35,7 +45,7 @@ impl BodyPermit {
     pub fn grow(&mut self, bytes: usize) -> bool {
         let Ok(bytes) = i64::try_from(bytes) else { return false };
         let before = self.held.inc_by(bytes);
-        if before.saturating_add(bytes) > self.max {
+        if before.saturating_add(bytes) > self.max.load(Relaxed) {
             self.held.dec_by(bytes);
             return false;
         }
@@ -74,5 +84,16 @@ mod tests {
         assert!(b.grow(60));
         drop(b);
         assert_eq!(held.get(), 0);
+    }
+
+    #[test]
+    fn a_changed_cap_holds_for_permits_that_there_are() {
+        let budget = BodyBudget::new(100, Gauge::default());
+        let mut permit = budget.permit();
+        assert!(permit.grow(80));
+        budget.set_max(50);
+        assert!(!permit.grow(1) && !budget.permit().grow(1));
+        budget.set_max(200);
+        assert!(permit.grow(100));
     }
 }

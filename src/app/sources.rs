@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::mpsc;
 
-use crate::config::KubernetesDiscovery;
+use crate::admin::Readiness;
+use crate::config::{Discovery, KubernetesDiscovery};
 use crate::discovery::kube::{Cluster, KubeStatus, WatchStatus};
 use crate::discovery::{self, SourceStatus};
 use crate::domain::EndpointSpec;
@@ -36,14 +38,29 @@ const RESOURCES: [&[(&str, &str)]; 5] = [
 /// Whether a source has given its endpoints once.
 pub(super) type IsLoaded = Box<dyn Fn() -> bool + Send + Sync>;
 
+/// Gives the registry the endpoints that are written in the configuration, in place of those before.
+pub(super) async fn send_static(changes: &mpsc::Sender<Change>, discovery: &Discovery) {
+    let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
+    // The registry's task lives as long as we do; if it is gone, so is the process.
+    drop(changes.send(Change::Replace(STATIC, specs)).await);
+}
+
+/// Says how discovery stands where the configuration alone decides that.
+pub(super) fn tell_static(readiness: &Readiness, discovery: &Discovery) {
+    if !discovery.has_source() {
+        let detail = "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
+        readiness.set("discovery", false, detail);
+    } else if discovery.file.is_none() && discovery.kubernetes.is_none() {
+        readiness.set("discovery", true, "endpoints are written in the configuration");
+    }
+}
+
 impl Cold {
     /// Starts the sources, and tells those that give their endpoints only later. Ready when each has done so once.
     pub(super) async fn start_discovery(&self) -> anyhow::Result<Vec<IsLoaded>> {
         let discovery = &self.config.discovery;
         if !discovery.fixed.is_empty() {
-            let specs = discovery.fixed.iter().map(EndpointSpec::from).collect();
-            // The registry's task lives as long as we do; if it is gone, so is the process.
-            drop(self.changes.send(Change::Replace(STATIC, specs)).await);
+            send_static(&self.changes, discovery).await;
         }
         let mut sources: Vec<IsLoaded> = Vec::new();
         if let Some(file) = discovery.file.clone() {
@@ -56,13 +73,7 @@ impl Cold {
         if let Some(kubernetes) = discovery.kubernetes.clone() {
             sources.push(self.start_kubernetes(kubernetes).await?);
         }
-        if !discovery.has_source() {
-            let detail =
-                "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
-            self.readiness.set("discovery", false, detail);
-        } else if sources.is_empty() {
-            self.readiness.set("discovery", true, "endpoints are written in the configuration");
-        }
+        tell_static(&self.readiness, discovery);
         Ok(sources)
     }
 
@@ -95,7 +106,7 @@ impl Cold {
         self.watch_cluster(&status);
         self.keep(
             "kubernetes",
-            cluster.run(KUBERNETES, self.changes.clone(), self.core.policies.clone(), self.cancel.clone()),
+            cluster.run(KUBERNETES, self.changes.clone(), self.core.load().policies.clone(), self.cancel.clone()),
         );
         Ok(Box::new(move || status.loaded()))
     }

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Config, FileDiscovery, Form, KubernetesDiscovery, SETTINGS, Setting};
+use super::{Config, Effect, FileDiscovery, Form, KubernetesDiscovery, SETTINGS, Setting};
 
 const INTRODUCTION: &str = "\
 # Configuration
 
 <!-- Made by `fairlead docs configuration`; a test compares. Change the doc comments in `src/config` instead. -->
 
-Fairlead reads one YAML file (`--config FILE` or `FAIRLEAD_CONFIG`), the environment and its flags, once, at the
-start. Precedence: flag, environment, file, default. `fairlead check` takes the same sources and prints what comes out
+Fairlead reads one YAML file (`--config FILE` or `FAIRLEAD_CONFIG`), the environment and its flags.
+Precedence: flag, environment, file, default. `fairlead check` takes the same sources and prints what comes out
 and where each value was given, or all faults with their lines.
 
 The flag and the environment variable of a key follow from it: `listen.ext_proc` is `--listen-ext-proc` and
@@ -20,6 +20,10 @@ The flag and the environment variable of a key follow from it: `listen.ext_proc`
 empty counts as not set. Unknown keys are faults. A section may be left out or empty. Named strategies
 (`routing.strategies`) and config profiles (`routing.models`) are maps and have no flags; [strategies.md](strategies.md)
 describes them.
+
+The file is read again when it changes, and on SIGHUP ([operations.md](operations.md#changing-the-configuration)).
+Settings marked *restart* keep their value until the process starts again; all others take effect at once, as do
+`discovery.static`, `routing.strategies`, `routing.models` and `scrape.generic.metrics`.
 
 Durations are numbers with units: `500ms`, `2s`, `1m 30s`. Addresses are `ip:port`, IPv6 in brackets. Paths are relative
 to the working directory. `check` and `/api/config` show all values: a secret stands in a file of its own, and the
@@ -92,7 +96,11 @@ pub fn page() -> String {
         let own = setting.key.split_once('.').map_or("", |(section, _)| section);
         if own != section {
             section = own;
-            page.extend(["\n## `", section, "`\n\n| key | value | default | meaning |\n|---|---|---|---|\n"]);
+            page.extend([
+                "\n## `",
+                section,
+                "`\n\n| key | value | default | change | meaning |\n|---|---|---|---|---|\n",
+            ]);
         }
         row(&mut page, setting);
         if setting.key == "discovery.file.poll" {
@@ -111,8 +119,12 @@ fn row(page: &mut String, setting: &Setting) {
         form => form.placeholder().to_lowercase(),
     };
     let default = default_text(setting).map_or_else(|| "none".to_owned(), |text| format!("`{text}`"));
+    let change = match setting.effect() {
+        Effect::OnReload => "reload",
+        Effect::OnRestart => "*restart*",
+    };
     // Writing to a `String` cannot fail.
-    writeln!(page, "| `{}` | {value} | {default} | {} |", setting.key, setting.help).ok();
+    writeln!(page, "| `{}` | {value} | {default} | {change} | {} |", setting.key, setting.help).ok();
 }
 
 /// The default of a setting as one would write it; `None` if it has none.

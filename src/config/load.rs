@@ -1,7 +1,8 @@
 //! Reading the configuration: flag over environment over file over default, and every fault at once.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use serde::Deserialize;
 use super::tree::{Node, Problem, Value, dotted};
 use super::{Config, Fault, Form, Origin, SETTINGS, Setting, setting, validate};
 use crate::domain::{Complaint, hint};
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// Everything that a configuration is made of.
 #[derive(Clone, Copy)]
@@ -75,7 +79,21 @@ impl Loaded {
 /// # Errors
 /// Every fault that there is, in the order of file lines, then environment and flags.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Fault>> {
-    load_with(sources, |file| std::fs::read_to_string(file))
+    // A pipe is welcome here: at the start nothing else waits, and Ctrl-C ends it.
+    load_with(sources, |path| {
+        let mut text = String::new();
+        File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+        let is_within = text.len() as u64 <= CONFIG_BYTES_MAX;
+        is_within.then_some(text).ok_or_else(|| io::Error::other(format!("has more than {CONFIG_BYTES_MAX} bytes")))
+    })
+}
+
+/// [`load`] with the text of the file that was named, which was read already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(sources: &Sources<'_>, text: String) -> Result<Loaded, Vec<Fault>> {
+    load_with(sources, |_| Ok(text))
 }
 
 /// [`load`] with another way to read the file.

@@ -8,6 +8,7 @@ mod limits;
 mod load;
 mod model;
 mod precise;
+mod reload;
 mod scrape;
 mod settings;
 mod tree;
@@ -18,11 +19,12 @@ pub use endpoints::*;
 pub use fault::{Fault, Origin};
 pub use kubernetes::*;
 pub use limits::*;
-pub use load::{Loaded, Sources, load, process_env};
+pub use load::{CONFIG_BYTES_MAX, Loaded, Sources, load, load_text, process_env};
 pub use model::*;
 pub use precise::*;
+pub use reload::Reload;
 pub use scrape::*;
-pub use settings::{Form, SETTINGS, Setting, setting};
+pub use settings::{Effect, Form, SETTINGS, Setting, setting};
 pub use values::*;
 
 #[cfg(test)]

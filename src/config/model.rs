@@ -214,7 +214,7 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             ext_proc: ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 50052))),
-            admin: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: TlsMode::Off,
             certificate: None,
             health: None,

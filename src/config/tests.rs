@@ -190,7 +190,7 @@ fn the_effective_configuration_says_where_values_come_from_and_loads_again() {
         "  algorithm: random  # environment variable ROUTING_ALGORITHM",
         "  list: 3  # flag --destination-list",
         "    path: x.yaml  # flag --discovery-file-path",
-        "  admin: 0.0.0.0:8080",
+        "  admin: 127.0.0.1:8080",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }

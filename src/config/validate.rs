@@ -1,5 +1,6 @@
 //! What types cannot say: ranges, combinations, names.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -68,12 +69,13 @@ impl Check<'_> {
             "a certificate is of no use while `listen.tls` is off; set it to required or accepted".to_owned()
         });
         let admin = config.listen.admin;
-        let clash = matches!(config.listen.ext_proc, ListenAddress::Tcp(other) if other == admin && admin.port() != 0);
+        let clash = matches!(config.listen.ext_proc, ListenAddress::Tcp(other) if collide(other, admin));
         self.require(!clash, &["listen.admin", "listen.ext_proc"], || {
             format!("ext_proc and admin cannot both listen at {admin}; give them two ports")
         });
-        if let Some(health) = config.listen.health.filter(|health| health.port() != 0) {
-            let is_taken = health == admin || config.listen.ext_proc == ListenAddress::Tcp(health);
+        if let Some(health) = config.listen.health {
+            let is_taken = collide(health, admin)
+                || matches!(config.listen.ext_proc, ListenAddress::Tcp(other) if collide(other, health));
             self.require(!is_taken, &["listen.health"], || {
                 format!("{health} is taken already; give health its own port")
             });
@@ -283,6 +285,12 @@ impl Check<'_> {
             format!("values would be stale ({age}) before they are read again ({pause}); raise `scrape.stale_after`")
         });
     }
+}
+
+/// Whether only one of two sockets can listen: an unspecified address is every address.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_same = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    is_same && one.port() == other.port() && one.port() != 0
 }
 
 fn is_yaml_or_json(path: &Path) -> bool {

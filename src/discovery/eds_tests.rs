@@ -89,14 +89,35 @@ async fn a_failed_write_is_tried_again() {
 
 #[tokio::test]
 async fn an_unchanged_picture_is_not_written_again() {
+    use std::os::unix::fs::MetadataExt as _;
     let folder = Folder::new();
     let writer = Writer::start(folder.path().join("endpoints.yaml"));
     writer.publish(1, &["127.0.0.1:1"]);
     until("written", || writer.text().contains("127.0.0.1")).await;
-    fs::write(&writer.file, "touched").unwrap();
+    let inode = || fs::metadata(&writer.file).unwrap().ino();
+    let before = inode();
     writer.publish(2, &["127.0.0.1:1"]);
     tokio::task::yield_now().await;
-    writer.publish(3, &["127.0.0.1:1"]);
+    writer.publish(3, &["127.0.0.1:2"]);
+    until("written", || writer.text().contains("\"port_value\": 2")).await;
+    let after = inode();
+    assert_ne!(before, after);
+    writer.publish(4, &["127.0.0.1:2"]);
     tokio::task::yield_now().await;
-    assert_eq!(writer.text(), "touched");
+    assert_eq!(inode(), after);
+}
+
+#[tokio::test]
+async fn a_file_that_something_else_changed_or_removed_is_written_again() {
+    let folder = Folder::new();
+    let writer = Writer::start(folder.path().join("endpoints.yaml"));
+    writer.publish(1, &["127.0.0.1:1"]);
+    until("written", || writer.text().contains("127.0.0.1")).await;
+    let ours = writer.text();
+    fs::write(&writer.file, "{}").unwrap();
+    until("overwritten and repaired", || writer.text() == ours).await;
+    fs::remove_file(&writer.file).unwrap();
+    until("removed and repaired", || writer.text() == ours).await;
+    writer.publish(2, &["127.0.0.1:2"]);
+    until("and it follows the endpoints", || writer.text().contains("\"port_value\": 2")).await;
 }

@@ -1,20 +1,16 @@
 //! Endpoints from a watched file: the discovery source that needs nothing else.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::Path;
 use std::sync::Arc;
 
-use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::FileDiscovery;
+use crate::domain::EndpointSpec;
 use crate::state::{Change, SourceId};
 
-use super::watch::FileWatch;
-use super::{Fault, SourceStatus, parse_endpoints};
+use super::{Fault, SourceStatus, WatchedFile, parse_endpoints};
 
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -33,56 +29,37 @@ pub async fn run_file(
     status: Arc<SourceStatus>,
     cancel: CancellationToken,
 ) {
-    let follow = follow(&config, source, &sink, &status);
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = follow => {}
+    let parse = |text: String| parse_endpoints(&text).map_err(|faults| tell(&faults));
+    match WatchedFile::start(&config.path, config.poll, FILE_BYTES_MAX, parse) {
+        Ok(file) => drop(cancel.run_until_cancelled(follow(&config, file, source, &sink, &status)).await),
+        // Our end then says that something is amiss.
+        Err(error) => warn!(%error, "no thread to read the endpoint file on"),
     }
 }
 
-async fn follow(config: &FileDiscovery, source: SourceId, sink: &mpsc::Sender<Change>, status: &SourceStatus) {
-    let path = config.path.as_path();
-    // Before the first reading, so that no change falls between the two.
-    let mut watch = FileWatch::new(path);
-    let mut last = None;
+async fn follow(
+    config: &FileDiscovery,
+    mut file: WatchedFile<Vec<EndpointSpec>>,
+    source: SourceId,
+    sink: &mpsc::Sender<Change>,
+    status: &SourceStatus,
+) {
+    let path = config.path.display();
     loop {
-        let reading = read(path).await;
-        let print = fingerprint(&reading);
-        // The same text, or the same error, was dealt with already.
-        if last.replace(print) != Some(print) {
-            match reading.and_then(|text| parse_endpoints(&text).map_err(|faults| tell(&faults))) {
-                Ok(specs) => {
-                    info!(path = %path.display(), endpoints = specs.len(), "endpoint file taken");
-                    if sink.send(Change::Replace(source, specs)).await.is_err() {
-                        return;
-                    }
-                    status.succeeded();
+        match file.next().await {
+            Ok(specs) => {
+                info!(%path, endpoints = specs.len(), "endpoint file loaded");
+                if sink.send(Change::Replace(source, specs)).await.is_err() {
+                    return;
                 }
-                Err(error) => {
-                    warn!(path = %path.display(), %error, "endpoint file refused, the last good one stays");
-                    status.failed(format!("\"{}\": {error}", path.display()));
-                }
+                status.succeeded();
+            }
+            Err(error) => {
+                warn!(%path, %error, "endpoint file refused, the last good one stays");
+                status.failed(format!("\"{path}\": {error}"));
             }
         }
-        watch.changed(config.poll).await;
     }
-}
-
-async fn read(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).await.map_err(|error| format!("cannot be opened: {error}"))?;
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
-    match read {
-        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(format!("has more than {FILE_BYTES_MAX} bytes")),
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
-}
-
-fn fingerprint(reading: &Result<String, String>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    reading.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn tell(faults: &[Fault]) -> String {

@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -111,10 +112,56 @@ async fn a_removed_file_leaves_its_endpoints() {
 }
 
 #[tokio::test]
-async fn a_file_over_the_cap_is_refused() {
+async fn what_is_no_file_or_too_large_is_refused_and_a_file_in_its_place_is_taken() {
     let folder = Folder::new();
     let path = folder.path().join("endpoints.yaml");
-    fs::write(&path, " ".repeat(FILE_BYTES_MAX as usize + 1)).unwrap();
-    let error = read(&path).await.unwrap_err();
-    assert!(error.contains("more than"), "{error}");
+    let make_pipe = || assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    make_pipe();
+    let mut source = Source::start(&path, NO_POLL);
+    let status = Arc::clone(&source.status);
+    let said = |text: &'static str| {
+        let status = Arc::clone(&status);
+        move || status.last_error().is_some_and(|error| error.contains(text))
+    };
+    until("a pipe is refused", said("is a pipe, not a file")).await;
+    let too_large = said("has more than");
+    fs::write(folder.path().join("new"), " ".repeat(FILE_BYTES_MAX as usize + 1)).unwrap();
+    fs::rename(folder.path().join("new"), &path).unwrap();
+    until("the large one is refused", too_large).await;
+    fs::write(&path, list(&[5])).unwrap();
+    assert_eq!(source.next_ports().await, [5]);
+    let piped = said("is a pipe, not a file");
+    fs::remove_file(&path).unwrap();
+    make_pipe();
+    until("stale", piped).await;
+    assert!(source.status.loaded());
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, list(&[6])).unwrap();
+    assert_eq!(source.next_ports().await, [6]);
+}
+
+#[tokio::test]
+async fn a_reading_that_hangs_is_said_and_taken_when_it_ends() {
+    let folder = Folder::new();
+    let path = folder.path().join("endpoints.yaml");
+    fs::write(&path, "text").unwrap();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    // Stands in for a mount that does not answer: it holds the thread just so.
+    let slow = move |text| gate.recv().map(|()| text).map_err(|error| error.to_string());
+    let mut file = WatchedFile::start(&path, NO_POLL, 100, slow).unwrap();
+    let error = file.next().await.unwrap_err();
+    assert!(error.contains("has not answered"), "{error}");
+    go.send(()).unwrap();
+    assert_eq!(file.next().await, Ok("text".to_owned()));
+}
+
+#[tokio::test]
+async fn a_file_is_read_at_once_when_that_is_asked_for() {
+    let folder = Folder::new();
+    let path = folder.path().join("some.yaml");
+    fs::write(&path, "text").unwrap();
+    let mut file = WatchedFile::start(&path, NO_POLL, 100, Ok).unwrap();
+    assert_eq!(file.next().await, Ok("text".to_owned()));
+    file.read_now();
+    assert_eq!(time::timeout(Duration::from_secs(10), file.next()).await, Ok(Ok("text".to_owned())));
 }

@@ -12,8 +12,10 @@ mod status;
 #[cfg(test)]
 mod test_support;
 mod watch;
+mod watched_file;
 
 pub use eds::run_eds;
 pub use endpoint_list::{Fault, parse_endpoints};
 pub use file::run_file;
 pub use status::SourceStatus;
+pub use watched_file::{Reading, WatchedFile};

@@ -1,61 +1,30 @@
 //! Being told that a file may have changed.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
-use tokio::time;
 use tracing::debug;
 
 use super::atomic_file::folder;
 
-/// After a first event, others of the same save follow within this time.
-const SETTLE: Duration = Duration::from_millis(50);
-
 /// Watches the folder of a file, not the file: Kubernetes swaps a symbolic link beside it, and editors rename a new file
-/// into its place. Where the file system tells nothing, only the poll is left, which is enough.
-pub(super) struct FileWatch {
-    file: PathBuf,
-    changed: Arc<Notify>,
-    watcher: Option<RecommendedWatcher>,
-}
-
-impl FileWatch {
-    pub(super) fn new(file: &Path) -> Self {
-        let mut watch = Self { file: file.to_owned(), changed: Arc::default(), watcher: None };
-        watch.begin();
-        watch
-    }
-
-    /// Returns after what may be a change of the file has settled, or after `poll`.
-    pub(super) async fn changed(&mut self, poll: Duration) {
-        match time::timeout(poll, self.changed.notified()).await {
-            Ok(()) => time::sleep(SETTLE).await,
-            // The folder may have come meanwhile, or be another one now, with a watch left on the old.
-            Err(_) => self.begin(),
+/// into its place. `None` where the file system tells nothing: then only polling is left, which is enough.
+pub(super) fn watch(file: &Path, changed: impl Fn() + Send + 'static) -> Option<RecommendedWatcher> {
+    let (folder, name) = (folder(file), file.file_name().map(OsStr::to_owned));
+    let started = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.map_or(true, |event| may_change(&event, name.as_deref())) {
+            changed();
         }
-    }
-
-    fn begin(&mut self) {
-        let (changed, name) = (Arc::clone(&self.changed), self.file.file_name().map(OsStr::to_owned));
-        let folder = folder(&self.file);
-        let started = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| may_change(&event, name.as_deref())) {
-                changed.notify_one();
-            }
-        })
-        .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
-        self.watcher = match started {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                debug!(folder = %folder.display(), %error, "folder is not watched, only polled");
-                None
-            }
-        };
+    })
+    .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
+    match started {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            debug!(folder = %folder.display(), %error, "folder is not watched, only polled");
+            None
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::domain::{Clock, Moment};
 use crate::lookup::Lookup;
 use crate::routing::StrategySet;
 use crate::state::{Cooldown, PolicyReader, Reader};
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{DecisionCounters, Events, Metrics};
 
 use super::DecisionRing;
 use super::token_sizes::TokenSizes;
@@ -57,9 +57,12 @@ impl From<&Config> for Policy {
     }
 }
 
-/// Shared by all exchanges.
-#[derive(Debug)]
+/// Shared by the exchanges that began under one configuration. What lives longer than that is behind an `Arc` or a
+/// handle, so a clone shares it.
+#[derive(Debug, Clone)]
 pub struct Core {
+    /// The configuration in effect.
+    pub config: Arc<Config>,
     /// The endpoint cache.
     pub reader: Reader,
     /// Priorities and rewrites.
@@ -69,7 +72,7 @@ pub struct Core {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Happenings worth a word.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// What to go by.
     pub policy: Policy,
     /// Memory for bodies.
@@ -77,15 +80,17 @@ pub struct Core {
     /// The clock.
     pub clock: Clock,
     /// Request headers that strategies need.
-    pub kept_headers: Box<[Box<str>]>,
+    pub kept_headers: Arc<[Box<str>]>,
+    /// Counters of the strategies' decisions.
+    pub decision_counters: DecisionCounters,
     /// Decisions that were kept, to be looked at.
-    pub decisions: DecisionRing,
+    pub decisions: Arc<DecisionRing>,
     /// Bytes per token of the models' prompts.
-    pub token_sizes: TokenSizes,
+    pub token_sizes: Arc<TokenSizes>,
     /// What is asked of others about prompts; `None` where everything is guessed by their texts.
     pub lookup: Option<Arc<Lookup>>,
-    seeds: AtomicU64,
-    holds: HoldWatch,
+    seeds: Arc<AtomicU64>,
+    holds: Arc<HoldWatch>,
 }
 
 impl Core {
@@ -98,29 +103,47 @@ impl Core {
         clock: Clock,
     ) -> Self {
         let budget = BodyBudget::new(config.limits.body_budget_bytes, metrics.body_bytes_held.clone());
-        let seed = config.routing.seed.unwrap_or_else(|| fastrand::u64(..));
-        let events = Events::new(Arc::clone(&metrics));
-        let kept_headers = strategies.needs().headers.into();
-        let (policy, holds, seeds) = (Policy::from(config), HoldWatch::default(), AtomicU64::new(seed));
+        let events = Arc::new(Events::new(Arc::clone(&metrics)));
+        let (policy, holds, seeds) = (Policy::from(config), Arc::default(), Arc::new(first_seed(config)));
         let decisions = DecisionRing::new(config.routing.decision_ring, config.routing.decision_interval);
-        let lookup = None;
-        let (token_sizes, policies) = (TokenSizes::default(), PolicyReader::default());
+        let decision_counters = decision_counters(&metrics, &strategies);
         Self {
+            config: Arc::new(config.clone()),
             reader,
-            policies,
+            policies: PolicyReader::default(),
+            kept_headers: strategies.needs().headers.into(),
             strategies,
             metrics,
             events,
             policy,
             budget,
             clock,
-            kept_headers,
-            decisions,
-            token_sizes,
-            lookup,
+            decision_counters,
+            decisions: Arc::new(decisions),
+            token_sizes: Arc::default(),
+            lookup: None,
             seeds,
             holds,
         }
+    }
+
+    /// The core of the exchanges that begin under a changed configuration. Everything that outlives a configuration is
+    /// shared with this one, counts and learned numbers included.
+    #[must_use]
+    pub fn renewed(&self, config: Arc<Config>, strategies: Arc<StrategySet>) -> Self {
+        let (routing, former) = (&config.routing, &self.config.routing);
+        let mut core = self.clone();
+        core.policy = Policy::from(&*config);
+        core.budget.set_max(config.limits.body_budget_bytes);
+        core.kept_headers = strategies.needs().headers.into();
+        core.decision_counters = decision_counters(&self.metrics, &strategies);
+        if routing.seed != former.seed {
+            core.seeds = Arc::new(first_seed(&config));
+        }
+        if (routing.decision_ring, routing.decision_interval) != (former.decision_ring, former.decision_interval) {
+            core.decisions = Arc::new(self.decisions.resized(routing.decision_ring, routing.decision_interval));
+        }
+        Self { config, strategies, ..core }
     }
 
     /// The same, looking prompts up.
@@ -146,6 +169,14 @@ impl Core {
     pub fn asks_to_hold(&self) -> bool {
         self.holds.asks.load(Relaxed)
     }
+}
+
+fn first_seed(config: &Config) -> AtomicU64 {
+    AtomicU64::new(config.routing.seed.unwrap_or_else(|| fastrand::u64(..)))
+}
+
+fn decision_counters(metrics: &Metrics, strategies: &StrategySet) -> DecisionCounters {
+    metrics.decision_counters(strategies.names().iter().map(|name| &**name))
 }
 
 /// Watches whether the proxy keeps our stream open while an answer runs (`response_trailer_mode: SEND`).

@@ -107,7 +107,7 @@ impl Exchange {
             trace.note(|| told.text(&self.asked.held, decided.as_ref().ok().map(|plan| &**plan.first())));
         }
         if let (Ok(_), Steering::Real | Steering::Shadow) = (&decided, self.steering) {
-            core.metrics.decision(strategy.index, started.elapsed().as_secs_f64());
+            core.metrics.decision(&core.decision_counters, strategy.index, started.elapsed().as_secs_f64());
             if trace.is_degraded() {
                 core.metrics.degraded_decision();
             }

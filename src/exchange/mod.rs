@@ -9,6 +9,7 @@ mod asking;
 mod body;
 mod choosing;
 mod core;
+mod core_reader;
 mod decision;
 mod dry_run;
 mod explanation;
@@ -33,6 +34,7 @@ mod watch;
 
 pub use body::Completeness;
 pub use core::{Core, Policy};
+pub use core_reader::CoreReader;
 pub use dry_run::explain;
 pub use explanation::{Answer, Candidate, Explanation, HEADER_BYTES_MAX, MeasuredLine, Outcome, ScoreLine};
 pub use head::{RequestHead, STEERING_HEADERS};

@@ -27,6 +27,13 @@ impl DecisionRing {
         Self { length, interval_micros, next: AtomicU64::new(0), kept: Mutex::default() }
     }
 
+    /// A ring of another length or interval that begins with what this one keeps.
+    pub(super) fn resized(&self, length: usize, interval: Duration) -> Self {
+        let ring = Self::new(length, interval);
+        self.newest_first().into_iter().take(length).rev().for_each(|decision| ring.keep(decision));
+        ring
+    }
+
     /// Whether a decision made now is to be kept. True for one of those who ask at the same time.
     pub(super) fn is_due(&self, now: Moment) -> bool {
         let (now, next) = (now.as_micros(), self.next.load(Relaxed));
@@ -65,7 +72,11 @@ mod tests {
         for model in ["a", "b", "c"] {
             ring.keep(Arc::new(Explanation { model: model.into(), ..Explanation::default() }));
         }
-        assert_eq!(ring.newest_first().iter().map(|kept| &*kept.model).collect::<Vec<_>>(), ["c", "b"]);
+        let models =
+            |ring: &DecisionRing| ring.newest_first().iter().map(|kept| kept.model.to_string()).collect::<Vec<_>>();
+        assert_eq!(models(&ring), ["c", "b"]);
+        assert_eq!(models(&ring.resized(1, Duration::ZERO)), ["c"]);
+        assert!(models(&ring.resized(0, Duration::ZERO)).is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -28,11 +28,61 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Connections that may wait for one serving thread; the acceptor waits above it.
 const HANDED_OUT_MAX: usize = 64;
 
-/// A bound socket.
+/// Connections that the kernel keeps for us until we accept them.
+const BACKLOG: u32 = 1024;
+
+/// A socket with an address that does not listen yet.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Tcp(TcpSocket),
+    Unix(UnixSocket, SocketFile),
+}
+
+impl Bound {
+    /// Binds. A socket file that nobody listens on is replaced.
+    pub(super) fn new(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // Connections of a former process that linger in the kernel do not count.
+                socket.set_reuseaddr(true)?;
+                socket.bind(*address)?;
+                Ok(Self::Tcp(socket))
+            }
+            ListenAddress::Unix(path) => {
+                clear_stale(path)?;
+                let socket = UnixSocket::new_stream()?;
+                socket.bind(path)?;
+                Ok(Self::Unix(socket, SocketFile(path.clone())))
+            }
+        }
+    }
+
+    /// From now on clients can connect.
+    pub(super) fn listen(self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(socket) => Ok(Listener::Tcp(socket.listen(BACKLOG)?)),
+            Self::Unix(socket, file) => Ok(Listener::Unix(socket.listen(BACKLOG)?, file)),
+        }
+    }
+}
+
+/// The file of a unix socket, removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Nothing depends on it: a stale file is cleared at the next start.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, #[expect(dead_code, reason = "the file goes with the listener")] SocketFile),
 }
 
 /// An accepted connection that belongs to no runtime yet.
@@ -82,17 +132,6 @@ impl Outlet {
 }
 
 impl Listener {
-    /// Binds. A socket file that nobody listens on is replaced.
-    pub(super) async fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
-            ListenAddress::Unix(path) => {
-                clear_stale(path)?;
-                Ok(Self::Unix(UnixListener::bind(path)?, path.clone()))
-            }
-        }
-    }
-
     /// The TCP address that was bound, with the port that the system chose if it was 0.
     pub(super) fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
@@ -130,15 +169,6 @@ impl Listener {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Nothing depends on it: a stale file is cleared at the next start.
-            drop(std::fs::remove_file(path));
         }
     }
 }
@@ -270,20 +300,36 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn addresses_that_are_bound_refuse_connections_until_they_listen() {
+        let folder = std::env::temp_dir().join(format!("fairlead-listener-{}", fastrand::u64(..)));
+        let path = folder.join("ext_proc.sock");
+        let unix = Bound::new(&ListenAddress::Unix(path.clone())).unwrap();
+        let tcp = Bound::new(&ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        let Bound::Tcp(socket) = &tcp else { panic!("not TCP") };
+        let address = socket.local_addr().unwrap();
+        let refused = Some(io::ErrorKind::ConnectionRefused);
+        assert_eq!(StdUnixStream::connect(&path).err().map(|error| error.kind()), refused);
+        assert_eq!(std::net::TcpStream::connect(address).err().map(|error| error.kind()), refused);
+        let (_unix, _tcp) = (unix.listen().unwrap(), tcp.listen().unwrap());
+        assert!(StdUnixStream::connect(&path).is_ok() && std::net::TcpStream::connect(address).is_ok());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_stale_socket_is_replaced_but_nothing_else_and_nobody_living() {
         let folder = std::env::temp_dir().join(format!("fairlead-listener-{}", fastrand::u64(..)));
         let path = folder.join("ext_proc.sock");
         let address = ListenAddress::Unix(path.clone());
-        let living = Listener::bind(&address).await.unwrap();
-        assert_eq!(Listener::bind(&address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let living = Bound::new(&address).unwrap().listen().unwrap();
+        assert_eq!(Bound::new(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let Listener::Unix(socket, _) = &living else { panic!("not a unix socket") };
         assert!(socket.local_addr().is_ok());
         drop(living);
         // What a killed process leaves behind: a socket file without a listener.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        drop(Listener::bind(&address).await.unwrap());
+        drop(Bound::new(&address).unwrap());
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(Listener::bind(&address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(Bound::new(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -13,6 +13,7 @@ mod machine;
 #[cfg(test)]
 mod machine_tests;
 mod modes;
+mod processor;
 mod reading;
 mod replies;
 mod response;
@@ -26,6 +27,7 @@ mod tls;
 
 pub use health::{HealthBoard, serve_health};
 pub use machine::{Flow, Machine};
-pub use server::{Server, ServerOptions};
+pub use processor::Processor;
+pub use server::{BoundServer, Server, ServerOptions};
 pub use settings::Settings;
 pub use tls::TlsError;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,22 +16,19 @@ use tonic::transport::Server as GrpcServer;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::config::{Config, Listen};
-use crate::exchange::Core;
 use crate::telemetry::Metrics;
 
-use super::driver::Service;
-use super::listener::{Connection, Handed, Listener, Outlet};
-use super::settings::Settings;
-use super::tls::{self, Door};
+use super::listener::{Bound, Connection, Handed, Outlet};
+use super::processor::Processor;
+use super::tls::{self, Certificate, Door};
 
 /// Streams that clients may reset before we accepted them. The default of h2 (20) drops the whole connection of an
 /// Envoy, and every innocent request on it, when a burst of clients vanishes.
 const PENDING_RESETS_MAX: usize = 100_000;
-/// Bytes above the largest body that one message may have, so that a body somewhat too large gets our 413 and not a
-/// broken stream. Envoy's own buffer limit ends what is larger still.
-const MESSAGE_SLACK_BYTES: usize = 17 << 20;
 /// Connections of one serving thread that shake hands at once; others wait.
 const HANDSHAKES_MAX: usize = 256;
+/// How long threads may take to end once they must.
+const STOP_MAX: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -46,8 +42,6 @@ pub struct ServerOptions {
     pub threads: usize,
     /// Streams on one connection.
     pub streams_per_connection_max: u32,
-    /// Largest request body, in bytes.
-    pub body_bytes_max: usize,
 }
 
 impl From<&Config> for ServerOptions {
@@ -57,35 +51,45 @@ impl From<&Config> for ServerOptions {
             listen: config.listen.clone(),
             threads: if config.listen.threads == 0 { cores() } else { config.listen.threads },
             streams_per_connection_max: config.limits.streams_per_connection_max,
-            body_bytes_max: config.limits.body_bytes_max,
         }
     }
 }
 
-/// The running gRPC server.
+/// A socket that is ours and does not listen yet: connections are refused, so that a gateway goes elsewhere.
 #[derive(Debug)]
-pub struct Server {
-    threads: Vec<JoinHandle<()>>,
-    address: Option<SocketAddr>,
-    /// Ends the accepting of connections and lets running streams finish.
-    drain: CancellationToken,
-    /// Ends everything.
-    stop: CancellationToken,
+pub struct BoundServer {
+    options: ServerOptions,
+    socket: Bound,
+    door: Option<Door>,
+    certificate: Option<Arc<Certificate>>,
 }
 
-impl Server {
-    /// Binds and starts serving. Connections are accepted on the runtime that this is called on. Should a serving thread
-    /// end by itself, or `parent` be cancelled, everything ends, and `parent` is cancelled as well.
-    pub async fn start<H: Health>(
-        options: &ServerOptions,
-        core: Arc<Core>,
-        settings: Arc<Settings>,
-        health: HealthServer<H>,
+impl BoundServer {
+    /// Reads the certificate and binds.
+    ///
+    /// # Errors
+    /// The certificate cannot be used, or the address cannot be bound.
+    pub async fn bind(options: ServerOptions) -> io::Result<Self> {
+        let (door, certificate) = tls::open(&options.listen).await?.unzip();
+        let socket = Bound::new(&options.listen.ext_proc)?;
+        Ok(Self { options, socket, door, certificate })
+    }
+
+    /// Listens and serves. Connections are accepted on the runtime that this is called on. Should a serving thread end by
+    /// itself, or `parent` be cancelled, everything ends, and `parent` is cancelled as well.
+    ///
+    /// # Errors
+    /// The socket cannot listen, or a thread cannot be started.
+    pub fn serve<H: Health>(
+        self,
+        processor: &Processor,
+        metrics: &Arc<Metrics>,
+        health: &HealthServer<H>,
         tasks: &TaskTracker,
         parent: &CancellationToken,
-    ) -> io::Result<Self> {
-        let (door, certificate) = tls::open(&options.listen).await?.unzip();
-        let listener = Listener::bind(&options.listen.ext_proc).await?;
+    ) -> io::Result<Server> {
+        let Self { options, socket, door, certificate } = self;
+        let listener = socket.listen()?;
         let address = listener.tcp_address();
         let (drain, stop) = (parent.child_token(), parent.child_token());
         if let Some(certificate) = certificate {
@@ -97,7 +101,8 @@ impl Server {
             let (outlet, receiver) = Outlet::new();
             outlets.push(outlet);
             let worker = Worker {
-                service: Service { core: Arc::clone(&core), settings: Arc::clone(&settings) },
+                processor: processor.clone(),
+                metrics: Arc::clone(metrics),
                 health: health.clone(),
                 options: options.clone(),
                 door: door.clone(),
@@ -119,9 +124,22 @@ impl Server {
                 () = draining.cancelled() => {}
             }
         });
-        Ok(Self { threads, address, drain, stop })
+        Ok(Server { threads, address, drain, stop })
     }
+}
 
+/// The running gRPC server.
+#[derive(Debug)]
+pub struct Server {
+    threads: Vec<JoinHandle<()>>,
+    address: Option<SocketAddr>,
+    /// Ends the accepting of connections and lets running streams finish.
+    drain: CancellationToken,
+    /// Ends everything.
+    stop: CancellationToken,
+}
+
+impl Server {
     /// The TCP address, with the port that the system chose if it was 0.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.address
@@ -131,20 +149,27 @@ impl Server {
     /// then ends whatever is left. Returns whether all ended by themselves.
     pub async fn shut_down(self, grace: Duration) -> bool {
         self.drain.cancel();
-        let is_idle = || self.threads.iter().all(JoinHandle::is_finished);
-        let ended = tokio::time::timeout(grace, async {
-            while !is_idle() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        let ended = ended.await.is_ok();
+        let ended = self.threads_end_within(grace).await;
         self.stop.cancel();
-        for thread in self.threads {
+        // One that computes for ever, or waits for what never comes, is left behind.
+        if !self.threads_end_within(STOP_MAX).await {
+            tracing::warn!("an ext_proc thread did not end");
+        }
+        for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
             if thread.join().is_err() {
                 tracing::error!("an ext_proc thread had panicked");
             }
         }
         ended
+    }
+
+    async fn threads_end_within(&self, limit: Duration) -> bool {
+        let ended = async {
+            while !self.threads.iter().all(JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(limit, ended).await.is_ok()
     }
 }
 
@@ -162,7 +187,8 @@ fn told(adopted: io::Result<Connection>, metrics: &Metrics) -> Option<io::Result
 
 /// One serving thread's part.
 struct Worker<H: Health> {
-    service: Service,
+    processor: Processor,
+    metrics: Arc<Metrics>,
     health: HealthServer<H>,
     options: ServerOptions,
     door: Option<Door>,
@@ -172,15 +198,11 @@ struct Worker<H: Health> {
 
 impl<H: Health> Worker<H> {
     async fn serve(self, connections: mpsc::Receiver<Handed>) {
-        let (door, metrics) = (self.door, Arc::clone(&self.service.core.metrics));
+        let (door, metrics) = (self.door, self.metrics);
         let incoming = ReceiverStream::new(connections)
             .map(move |handed| Connection::adopt(handed, door.clone()))
             .buffer_unordered(HANDSHAKES_MAX)
             .filter_map(move |adopted| std::future::ready(told(adopted, &metrics)));
-        let message_bytes_max = self.options.body_bytes_max.saturating_add(MESSAGE_SLACK_BYTES);
-        let ext_proc = ExternalProcessorServer::new(self.service)
-            .max_decoding_message_size(message_bytes_max)
-            .max_encoding_message_size(message_bytes_max);
         let served = GrpcServer::builder()
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
             .max_concurrent_streams(self.options.streams_per_connection_max)
@@ -188,7 +210,7 @@ impl<H: Health> Worker<H> {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(self.health)
-            .add_service(ext_proc)
+            .add_service(self.processor)
             .serve_with_incoming_shutdown(incoming, self.drain.cancelled_owned());
         tokio::select! {
             // tonic's graceful end can hang (hyper issue 4170), so the hard end is ours.

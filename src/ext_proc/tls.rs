@@ -16,9 +16,14 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::config::{Listen, TlsMode};
+use crate::files::read_regular;
 
 /// How often the files are looked at. Kubernetes itself takes about a minute to renew a mounted secret.
 const POLL: Duration = Duration::from_secs(2);
+/// Longest time that reading them may take.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// Largest file of a certificate or a key, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Names in a self-signed certificate; gateways that accept one do not look at it.
 const SELF_SIGNED_NAME: &str = "fairlead";
 
@@ -125,12 +130,21 @@ struct Files {
 }
 
 impl Files {
+    /// Reads both, on a thread that is left behind should the file system not answer.
     async fn read(folder: &Path) -> Result<Self, TlsError> {
-        let read = async |name: &str| {
+        let of = folder.to_owned();
+        let reading = tokio::task::spawn_blocking(move || Self::read_now(&of));
+        let late = || TlsError::Read { path: folder.to_owned(), source: io::ErrorKind::TimedOut.into() };
+        let read = tokio::time::timeout(READ_MAX, reading).await.map_err(|_| late())?;
+        read.map_err(|error| TlsError::Read { path: folder.to_owned(), source: io::Error::other(error) })?
+    }
+
+    fn read_now(folder: &Path) -> Result<Self, TlsError> {
+        let read = |name: &str| {
             let path = folder.join(name);
-            tokio::fs::read(&path).await.map_err(|source| TlsError::Read { path, source })
+            read_regular(&path, FILE_BYTES_MAX).map_err(|source| TlsError::Read { path, source })
         };
-        Ok(Self { certificate: read("tls.crt").await?, key: read("tls.key").await? })
+        Ok(Self { certificate: read("tls.crt")?, key: read("tls.key")? })
     }
 }
 

@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Combined {
     kept: ArcSwap<Vec<Strategy>>,
-    built: AtomicU64,
+    built: Arc<AtomicU64>,
 }
 
 impl Combined {
@@ -37,6 +37,11 @@ impl Combined {
             kept.iter().skip(beyond).chain([&strategy]).cloned().collect::<Vec<_>>()
         });
         strategy
+    }
+
+    /// An empty one that counts on: those that are kept are sums of strategies that may be others now.
+    pub(super) fn successor(&self) -> Self {
+        Self { built: Arc::clone(&self.built), ..Self::default() }
     }
 
     /// How many were built.

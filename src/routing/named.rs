@@ -10,7 +10,9 @@ use super::blend::Part;
 use super::chain::Chain;
 use super::grammar::{WEIGHT_MAX, is_exclusive};
 use super::set::Known;
-use super::{Built, COMBINATION, Filter, Parameters, Picker, Prefixes, Registration, STRATEGIES, Scored, Strategy};
+use super::{
+    Built, COMBINATION, Filter, Parameters, Picker, Prefixes, Registration, STRATEGIES, Scored, Strategy, StrategySet,
+};
 
 /// Longest name of a named strategy, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -24,18 +26,27 @@ pub(super) struct Builder<'a> {
     pub(super) complaints: Vec<Complaint>,
     /// What all of them share.
     pub(super) prefixes: Arc<Prefixes>,
+    /// Strategies of before, which stay if they did not change.
+    former: Option<&'a StrategySet>,
 }
 
 impl<'a> Builder<'a> {
     /// All registered strategies with their default parameters.
-    pub(super) fn registered(session_key_file: Option<&'a Path>, prefix_bytes: usize) -> Self {
+    pub(super) fn registered(
+        session_key_file: Option<&'a Path>,
+        prefixes: Arc<Prefixes>,
+        former: Option<&'a StrategySet>,
+    ) -> Self {
         let (strategies, by_name, complaints) = (Vec::new(), HashMap::new(), Vec::new());
-        let prefixes = Arc::new(Prefixes::new(prefix_bytes));
         let defaults = Parameters::default().with_session_key_file(session_key_file).sharing(&prefixes);
-        let mut builder = Self { session_key_file, strategies, by_name, complaints, prefixes };
+        let mut builder = Self { session_key_file, strategies, by_name, complaints, prefixes, former };
         for registration in STRATEGIES {
+            if let Some(known) = former.and_then(|former| former.unchanged(registration.name, None)) {
+                builder.keep(known, registration.aliases);
+                continue;
+            }
             match (registration.build)(&defaults) {
-                Ok(built) => builder.push(registration.name, built, registration.aliases),
+                Ok(built) => builder.push(registration.name, built, registration.aliases, None),
                 Err(error) => {
                     builder.complaints.push(Complaint::at([], format!("\"{}\": {error}", registration.name)));
                 }
@@ -44,13 +55,21 @@ impl<'a> Builder<'a> {
         builder
     }
 
-    fn push(&mut self, name: &str, built: Built, aliases: &[(&str, &str)]) {
-        let index = self.strategies.len();
+    fn push(&mut self, name: &str, built: Built, aliases: &[(&str, &str)], spec: Option<&StrategySpec>) {
         let scored = built.scored().cloned();
-        let strategy = Strategy::new(name.into(), index, built.into_router());
-        self.strategies.push(Known { strategy, scored });
+        let strategy = Strategy::new(name.into(), self.strategies.len(), built.into_router());
+        self.keep(&Known { strategy, scored, spec: spec.cloned() }, aliases);
+    }
+
+    /// Adds a strategy that is built, in the next place.
+    fn keep(&mut self, known: &Known, aliases: &[(&str, &str)]) {
+        let index = self.strategies.len();
+        let mut known = known.clone();
+        known.strategy.index = index;
+        let name = &*known.strategy.name;
         self.by_name.insert(name.into(), index);
         self.by_name.extend(aliases.iter().map(|(alias, _)| (Box::from(*alias), index)));
+        self.strategies.push(known);
     }
 
     /// A strategy that the configuration names. What is wrong with it is noted with its place.
@@ -59,12 +78,15 @@ impl<'a> Builder<'a> {
         let built = draft.build(spec);
         let complaints = draft.complaints;
         if let Some(built) = built.filter(|_| complaints.is_empty()) {
-            return self.push(name, built, &[]);
+            return match self.former.and_then(|former| former.unchanged(name, Some(spec))) {
+                Some(known) => self.keep(known, &[]),
+                None => self.push(name, built, &[], Some(spec)),
+            };
         }
         self.complaints.extend(complaints);
         // It stands in, so that what refers to the faulty one is not a fault as well; the set is not used.
         if let Some(first) = self.strategies.first().filter(|_| self.known(name).is_none()) {
-            self.push(name, Built::Router(Arc::clone(&first.strategy.router)), &[]);
+            self.push(name, Built::Router(Arc::clone(&first.strategy.router)), &[], None);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The strategies of a process: registered ones, named ones, and combinations as requests ask for them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::domain::{Complaint, EndpointId, GaugeSet, ModelProfiles, StrategySpec, hint};
@@ -38,7 +38,7 @@ impl Strategy {
 }
 
 /// What the configuration says of strategies.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Configured<'a> {
     /// Which serves requests that name none: a name, or a combination.
     pub algorithm: &'a str,
@@ -68,6 +68,8 @@ impl<'a> Configured<'a> {
 /// The strategies of this process, built once, and which of them is the default.
 #[derive(Debug)]
 pub struct StrategySet {
+    /// Where the secret that session ids are signed with was read.
+    session_key_file: Option<PathBuf>,
     /// The registered ones in their order, then the named ones in the order of their names.
     strategies: Vec<Known>,
     /// Positions in `strategies`, aliases included.
@@ -86,6 +88,8 @@ pub struct StrategySet {
 pub(super) struct Known {
     pub(super) strategy: Strategy,
     pub(super) scored: Option<Scored>,
+    /// What it was built from, if the configuration names it.
+    pub(super) spec: Option<StrategySpec>,
 }
 
 /// Why a text does not give a strategy.
@@ -142,16 +146,36 @@ impl StrategySet {
     /// # Errors
     /// Everything that is wrong with it, each with the path to its place.
     pub fn configured(configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
-        let mut builder = Builder::registered(configured.session_key_file, configured.prefix_bytes);
+        Self::with(configured, None)
+    }
+
+    /// Builds what a changed configuration says. A strategy that did not change is the same one, with what it has
+    /// learned; what is known of prefixes, and what engines are read for, stays as well.
+    ///
+    /// # Errors
+    /// As [`Self::configured`].
+    pub fn renewed(&self, configured: Configured<'_>) -> Result<Self, InvalidStrategies> {
+        Self::with(configured, Some(self))
+    }
+
+    fn with(configured: Configured<'_>, former: Option<&Self>) -> Result<Self, InvalidStrategies> {
+        // Every strategy may sign by it.
+        let unchanged = former.filter(|former| former.session_key_file.as_deref() == configured.session_key_file);
+        let prefixes = former
+            .map_or_else(|| Arc::new(Prefixes::new(configured.prefix_bytes)), |former| Arc::clone(&former.prefixes));
+        let mut builder = Builder::registered(configured.session_key_file, prefixes, unchanged);
         configured.strategies.iter().for_each(|(name, spec)| builder.add(name, spec));
         let Builder { strategies, by_name, mut complaints, prefixes, .. } = builder;
         let Some(first) = strategies.first().map(|known| known.strategy.clone()) else {
             return Err(InvalidStrategies(complaints));
         };
         let (header, models) = (configured.header, configured.models.clone());
-        let (combined, always) = (Combined::default(), Needs::default());
-        let demand = Arc::new(Demand::new(GaugeSet::NONE, []));
-        let mut set = Self { strategies, by_name, combined, default: first, header, models, always, demand, prefixes };
+        let combined = former.map_or_else(Combined::default, |former| former.combined.successor());
+        let (always, demand) = (Needs::default(), Arc::new(Demand::new(GaugeSet::NONE, [])));
+        let session_key_file = configured.session_key_file.map(Path::to_owned);
+        let default = first;
+        let mut set =
+            Self { session_key_file, strategies, by_name, combined, default, header, models, always, demand, prefixes };
         match set.resolve(configured.algorithm) {
             Ok(default) => set.default = default,
             Err(error) => complaints.push(Complaint::at(["routing", "algorithm"], error.to_string())),
@@ -164,7 +188,22 @@ impl StrategySet {
         let always = [&set.default, set.last_resort()].into_iter().chain(named).chain(&by_models);
         set.always = needs_of(always);
         set.demand = set.demand_of(&by_models);
+        former.into_iter().for_each(|former| set.demand.take_over(&former.demand, |at| set.index_in(former, at)));
         Ok(set)
+    }
+
+    /// The index that the strategy with the index `at` has in another set.
+    fn index_in(&self, other: &Self, at: usize) -> Option<usize> {
+        match self.strategies.get(at) {
+            Some(known) => other.by_name.get(&*known.strategy.name).copied(),
+            None => Some(other.strategies.len()),
+        }
+    }
+
+    /// The strategy of that name, if it was built from the same.
+    pub(super) fn unchanged(&self, name: &str, spec: Option<&StrategySpec>) -> Option<&Known> {
+        let known = self.strategies.get(*self.by_name.get(name)?)?;
+        (*known.strategy.name == *name && known.spec.as_ref() == spec).then_some(known)
     }
 
     /// What engines are read for: always what the default, the named ones and those of profiles need; what another one
@@ -192,12 +231,13 @@ impl StrategySet {
     #[cfg(test)]
     pub(crate) fn only(router: Arc<dyn Router>) -> Self {
         let strategy = Strategy::new("only".into(), 0, router);
-        let strategies = vec![Known { strategy: strategy.clone(), scored: None }];
+        let strategies = vec![Known { strategy: strategy.clone(), scored: None, spec: None }];
         let (combined, always) = (Combined::default(), (*strategy.needs).clone());
         let by_name = HashMap::from([("only".into(), 0)]);
         let demand = Arc::new(Demand::new(always.gauges, []));
         let (header, models, prefixes) = (true, BTreeMap::new(), Arc::new(Prefixes::new(0)));
-        Self { strategies, by_name, combined, default: strategy, header, models, always, demand, prefixes }
+        let (session_key_file, default) = (None, strategy);
+        Self { session_key_file, strategies, by_name, combined, default, header, models, always, demand, prefixes }
     }
 
     /// The strategies that profiles name; complains of those that do not exist.

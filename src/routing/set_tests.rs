@@ -251,3 +251,34 @@ fn what_nobody_configured_is_not_needed_from_the_start() {
     let default = configured("random", true, &json!({ "turns": { "use": "round-robin" } }), &json!({})).unwrap();
     assert_eq!(default.needs_always().gauges, set.last_resort().router.needs().gauges);
 }
+
+#[test]
+fn a_strategy_that_did_not_change_is_the_same_one_after_a_reload() {
+    let before = named(&json!({
+        "kept": { "use": "round-robin" },
+        "own": { "use": "least-latency", "parameters": { "buffer": 0.5 } },
+        "gone": { "use": "random" },
+    }));
+    before.resolve("least-request:2,power-of-two").unwrap();
+    let strategies: BTreeMap<String, StrategySpec> = serde_json::from_value(json!({
+        "first": { "use": "random" },
+        "kept": { "use": "round-robin" },
+        "own": { "use": "least-latency", "parameters": { "buffer": 0.25 } },
+    }))
+    .unwrap();
+    let models = BTreeMap::new();
+    let after = before.renewed(Configured::of("kept", &strategies, &models)).unwrap();
+    let is_same = |name: &str| {
+        let [before, after] = [&before, &after].map(|set| Arc::clone(&set.named(name).unwrap().router));
+        Arc::ptr_eq(&before, &after)
+    };
+    assert!(is_same("round-robin") && is_same("kept") && is_same("prefix-cache") && !is_same("own"));
+    assert!(after.named("gone").is_none() && Arc::ptr_eq(before.prefixes(), after.prefixes()));
+    assert_eq!((&*after.default_strategy().name, after.combinations_built()), ("kept", 1));
+    for (index, name) in after.names().iter().enumerate().filter(|(_, name)| ***name != *COMBINATION) {
+        assert_eq!(after.named(name).unwrap().index, index, "{name}");
+    }
+    let another_key =
+        Configured { session_key_file: Some("no/such/key".as_ref()), ..Configured::of("kept", &strategies, &models) };
+    assert!(after.renewed(another_key).is_err(), "a file that cannot be read keeps the old ones");
+}

@@ -17,5 +17,5 @@ pub mod text;
 mod truth_tests;
 pub mod windows;
 
-pub use schedule::run;
+pub use schedule::{ScrapeOptions, run};
 pub use status::{Freshness, ScrapeStatus};

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -22,26 +23,56 @@ use super::plan::{LOOK, Plan, Trend, Turn};
 /// Read along with whatever is needed: they cost nothing beside it, and tell who is busy and who sleeps.
 const ALONG: GaugeSet = GaugeSet::of(&[Gauge::Running, Gauge::Waiting, Gauge::Awake]);
 
-/// Reads what `demand` wants from all endpoints that `reader` shows, each at its own jittered pace, until `cancel` fires.
-/// While nothing is wanted, nothing is read.
+/// What is read, and how. A reload of the configuration changes it.
+#[derive(Debug, Clone)]
+pub struct ScrapeOptions {
+    /// What strategies need.
+    pub demand: Arc<Demand>,
+    /// How it is read.
+    pub config: config::Scrape,
+}
+
+/// Reads what the strategies want from all endpoints that `reader` shows, each at its own jittered pace, until `cancel`
+/// fires. While nothing is wanted, nothing is read.
 ///
 /// Endpoints that fail are read ever more rarely, and never hold up the others.
 pub async fn run(
     reader: Reader,
-    demand: Arc<Demand>,
-    config: config::Scrape,
+    mut options: watch::Receiver<ScrapeOptions>,
     clock: Clock,
     status: Arc<ScrapeStatus>,
     cancel: CancellationToken,
 ) {
+    let reading = async {
+        loop {
+            let config = options.borrow_and_update().config.clone();
+            read_by(&config, &reader, &mut options, &clock, &status).await;
+        }
+    };
+    cancel.run_until_cancelled(reading).await;
+}
+
+/// The same by one configuration, until that changes. Windows of former readings begin anew then.
+async fn read_by(
+    config: &config::Scrape,
+    reader: &Reader,
+    options: &mut watch::Receiver<ScrapeOptions>,
+    clock: &Clock,
+    status: &Arc<ScrapeStatus>,
+) {
     let start = Instant::now();
+    let (clock, status) = (clock.clone(), Arc::clone(status));
     let context = &Context { fetcher: Fetcher::new(config.timeout, config.page_bytes_max, start), clock, status };
     let together = config.interval_min / TOGETHER;
-    let mut plan = Plan::new(&config, fastrand::Rng::new());
+    let mut plan = Plan::new(config, fastrand::Rng::new());
     let mut lenses = Arc::new(Lenses::new(GaugeSet::NONE, config.generic.clone()));
     let mut reads = FuturesUnordered::new();
     let mut looked_at = start;
     loop {
+        if options.borrow().config != *config {
+            return;
+        }
+        let demand = Arc::clone(&options.borrow().demand);
         let now = Instant::now();
         plan.follow(&reader.load(), now);
         if now - looked_at >= LOOK {
@@ -63,7 +94,6 @@ pub async fn run(
         }
         let wake = if needed.is_empty() { now + LOOK } else { on_grid(start, together, plan.wake(now) + together / 2) };
         tokio::select! {
-            () = cancel.cancelled() => return,
             Some(first) = reads.next() => {
                 let mut finished = Some(first);
                 while let Some((turn, result)) = finished {
@@ -74,6 +104,7 @@ pub async fn run(
                 }
             }
             () = demand.begun() => {}
+            Ok(()) = options.changed() => {}
             () = time::sleep_until(wake) => {}
         }
     }

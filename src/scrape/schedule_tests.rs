@@ -70,14 +70,8 @@ impl Fleet {
         }
         fleet.publish(1);
         let cancel = CancellationToken::new();
-        fleet.tasks.spawn(run(
-            fleet.reader.clone(),
-            Arc::clone(&fleet.demand),
-            config,
-            fleet.clock.clone(),
-            Arc::clone(&fleet.status),
-            cancel,
-        ));
+        let (_, options) = watch::channel(ScrapeOptions { demand: Arc::clone(&fleet.demand), config });
+        fleet.tasks.spawn(run(fleet.reader.clone(), options, fleet.clock.clone(), Arc::clone(&fleet.status), cancel));
         fleet
     }
 

@@ -32,18 +32,17 @@ const NAMED: usize = 3;
 pub struct Freshness {
     reader: Reader,
     clock: Clock,
-    stale_after: Duration,
     status: Arc<ScrapeStatus>,
 }
 
 impl Freshness {
     /// Of the endpoints that `reader` shows.
-    pub fn new(reader: Reader, clock: Clock, stale_after: Duration, status: Arc<ScrapeStatus>) -> Self {
-        Self { reader, clock, stale_after, status }
+    pub fn new(reader: Reader, clock: Clock, status: Arc<ScrapeStatus>) -> Self {
+        Self { reader, clock, status }
     }
 
-    /// One line for people.
-    pub fn text(&self) -> String {
+    /// One line for people. Readings older than `stale_after` are not fresh.
+    pub fn text(&self, stale_after: Duration) -> String {
         if self.status.needs_nothing.load(Relaxed) {
             return "no strategy in use needs the engines' metrics".to_owned();
         }
@@ -51,7 +50,7 @@ impl Freshness {
         let expected = || snapshot.endpoints().iter().filter(|endpoint| endpoint.spec.engine != EngineKind::None);
         let is_stale = |endpoint: &&Arc<_>| {
             let endpoint: &crate::state::Endpoint = endpoint;
-            !endpoint.live.signals.is_fresh(now, self.stale_after)
+            !endpoint.live.signals.is_fresh(now, stale_after)
         };
         let (all, stale) = (expected().count(), expected().filter(is_stale).count());
         let mut text = format!("metrics of {} of {all} endpoints are fresh", all - stale);
@@ -87,10 +86,10 @@ mod tests {
         let fresh = &endpoints[0].live;
         fresh.publish(&Gauges::default().with(Gauge::Running, 1.0), fresh.mark(), clock.now());
         reader.publish(Snapshot::build(1, endpoints));
-        let freshness = Freshness::new(reader, clock, Duration::from_mins(1), Arc::clone(&status));
-        let text = freshness.text();
+        let freshness = Freshness::new(reader, clock, Arc::clone(&status));
+        let text = freshness.text(Duration::from_mins(1));
         assert_eq!(text, "metrics of 1 of 6 endpoints are fresh; stale: 127.0.0.1:2, 127.0.0.1:3, 127.0.0.1:4, …");
         status.needs_nothing.store(true, Relaxed);
-        assert!(freshness.text().starts_with("no strategy"));
+        assert!(freshness.text(Duration::from_mins(1)).starts_with("no strategy"));
     }
 }

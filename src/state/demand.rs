@@ -49,6 +49,15 @@ impl Demand {
         }
     }
 
+    /// Takes over when strategies were last used from the demand before; `index_before` says which index there is the
+    /// one here.
+    pub fn take_over(&self, before: &Self, index_before: impl Fn(usize) -> Option<usize>) {
+        for (index, used) in self.strategies.iter().enumerate() {
+            let former = index_before(index).and_then(|index| before.strategies.get(index));
+            used.last.store(former.map_or(0, |former| former.last.load(Relaxed)), Relaxed);
+        }
+    }
+
     /// What is needed now.
     pub fn gauges(&self, now: Moment) -> GaugeSet {
         let in_use = self.strategies.iter().filter(|used| {
@@ -56,6 +65,11 @@ impl Demand {
             last != 0 && now - Moment::from_micros(last) < MEMORY
         });
         in_use.fold(self.always, |all, used| all.with(used.needs))
+    }
+
+    /// Wakes whoever waits for [`begun`](Self::begun), for another demand holds from now on.
+    pub fn wake(&self) {
+        self.begun.notify_one();
     }
 
     /// Waits until somebody wants what nobody wanted before. For one task.
@@ -88,6 +102,14 @@ mod tests {
         assert_eq!(demand.gauges(at(100 + 599)), LOAD.with(CACHE));
         assert_eq!(demand.gauges(at(100 + 601)), LOAD);
         demand.mark(7, at(1));
+    }
+
+    #[test]
+    fn what_was_used_before_is_still_in_use_under_another_index() {
+        let (before, demand) = (Demand::new(GaugeSet::NONE, [LOAD, CACHE]), Demand::new(LOAD, [CACHE, LOAD]));
+        before.mark(1, at(1));
+        demand.take_over(&before, |index| (index == 0).then_some(1));
+        assert_eq!(demand.gauges(at(2)), LOAD.with(CACHE));
     }
 
     #[tokio::test]

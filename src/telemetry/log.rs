@@ -19,16 +19,50 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
+/// Changes the filter of the log lines that [`init`] sends to standard error.
+pub struct LogControl(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogControl").finish_non_exhaustive()
+    }
+}
+
+impl LogControl {
+    /// Takes another filter.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        (self.0)(parsed(filter)?);
+        Ok(())
+    }
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(filter).map_err(|error| LogError::Filter(filter.to_owned(), error))
+}
+
 /// Sends the log lines of this process to standard error. Call it once, before anything that logs.
-pub fn init(log: &Log) -> Result<(), LogError> {
+pub fn init(log: &Log) -> Result<LogControl, LogError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let filter = EnvFilter::try_new(&log.filter).map_err(|error| LogError::Filter(log.filter.clone(), error))?;
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = lines.with_env_filter(parsed(&log.filter)?);
+    // Reloading fails only for a subscriber that is gone, and this one lives as long as the process.
     match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
-        LogFormat::Pretty => lines.compact().finish().try_init()?,
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.finish().try_init()?;
+            Ok(LogControl(Box::new(move |filter| drop(handle.reload(filter)))))
+        }
+        LogFormat::Pretty => {
+            let lines = lines.compact().with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.finish().try_init()?;
+            Ok(LogControl(Box::new(move |filter| drop(handle.reload(filter)))))
+        }
     }
-    Ok(())
 }

@@ -5,4 +5,4 @@ pub mod log;
 pub mod metrics;
 
 pub use events::Events;
-pub use metrics::Metrics;
+pub use metrics::{DecisionCounters, Metrics};

@@ -53,6 +53,30 @@ impl Form {
     }
 }
 
+/// When a change of a setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// When the configuration is read again.
+    OnReload,
+    /// When the process starts again.
+    OnRestart,
+}
+
+/// Settings that are read once: sockets, files that we own, threads, connections, and memory that is laid out at the start.
+const READ_ONCE: &[&str] = &[
+    "listen",
+    "discovery.file",
+    "discovery.kubernetes",
+    "envoy.eds_file",
+    "envoy.eds_cluster",
+    "limits.prefix_index_bytes",
+    "limits.streams_per_connection_max",
+    "kv_events",
+    "tokenizer",
+    "lmcache",
+    "log.format",
+];
+
 /// One scalar of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -65,6 +89,14 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// When a change takes effect.
+    pub fn effect(&self) -> Effect {
+        let is_within = |section: &&str| {
+            self.key.strip_prefix(*section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if READ_ONCE.iter().any(is_within) { Effect::OnRestart } else { Effect::OnReload }
+    }
+
     /// Name of the flag without its dashes: `routing.decision_timeout` is `routing-decision-timeout`.
     pub fn flag(&self) -> String {
         self.key.replace(['.', '_'], "-")

@@ -139,6 +139,15 @@ families! {
         "Prompts looked up before their decision: token ids `given` by the client, `kept` from before or `asked` for; else what is cached was guessed by the text, the answer being `late`, `failed`, from `nobody`, `busy`, or the request `unsuited`";
     TOKEN_CACHE_BYTES: Gauge "fairlead_token_cache_bytes" [] "Memory for token ids of former prompts, in bytes";
     LMCACHE_LOOKUPS: Counter "fairlead_lmcache_lookups_total" ["result"] "Questions to LMCache, by result (`ok`, `failed`)";
+    ADMIN_CONNECTIONS: Gauge "fairlead_admin_connections" [] "Connections to the admin port open now";
+    ADMIN_CROWDED_OUT: Counter "fairlead_admin_connections_crowded_out_total" []
+        "Connections to the admin port closed while idle, or refused, because there were too many";
+    CONFIG_RELOADS: Counter "fairlead_config_reloads_total" ["result"]
+        "Reads of the configuration after the start, by result (`ok`, `failed`); one that failed changed nothing";
+    CONFIG_LOADED: Gauge "fairlead_config_last_load_timestamp_seconds" []
+        "When the configuration in effect was read, in seconds since 1970";
+    CONFIG_WAITING: Gauge "fairlead_config_settings_waiting_for_restart" []
+        "Settings that have another value in the configuration file than in effect; `/api/config` names them";
     DISCOVERY_RELOADS: Counter "fairlead_discovery_reloads_total" ["source", "result"]
         "Reads of a discovery source after a change, by result (`ok`, `failed`)";
     KUBERNETES_SILENCE: Gauge "fairlead_kubernetes_silence_seconds" ["resource"]

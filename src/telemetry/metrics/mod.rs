@@ -28,6 +28,10 @@ use histogram::Seconds;
 use watched::Watched;
 
 type ByName = Family<[(&'static str, String); 1], Counter>;
+/// Counters of decisions by the index of one set of strategies.
+#[derive(Debug, Clone)]
+pub struct DecisionCounters(Arc<[Counter]>);
+
 type ByLabel = Family<[(&'static str, &'static str); 1], Counter>;
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -40,7 +44,7 @@ pub struct Metrics {
     registry: Registry,
     streams_open: Gauge,
     streams: Counter,
-    decisions: Box<[Counter]>,
+    decisions: ByName,
     decision_seconds: Seconds,
     degraded: Counter,
     passed_through: Counter,
@@ -65,11 +69,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics with one decision counter for each strategy; [`Metrics::decision`] takes an index into `strategies`.
+    /// Metrics with a decision counter for each of these strategies from the start.
     pub fn new(strategies: &[&str]) -> Arc<Self> {
         let mut registry = Registry::default();
         let it = &mut registry;
         let by_strategy: ByName = register(it, families::DECISIONS);
+        strategies.iter().for_each(|name| drop(strategy_counter(&by_strategy, name)));
         let by_class: ByLabel = register(it, families::RESPONSES);
         let by_failure: ByLabel = register(it, families::ENDPOINT_FAILURES);
         // A series that is there from the start shows its first increment; one that appears with it does not.
@@ -82,7 +87,7 @@ impl Metrics {
         Arc::new(Self {
             streams_open: register(it, families::STREAMS_OPEN),
             streams: register(it, families::STREAMS),
-            decisions: strategies.iter().map(|name| strategy_counter(&by_strategy, name)).collect(),
+            decisions: by_strategy,
             decision_seconds: register(it, families::DECISION_SECONDS),
             degraded: register(it, families::DEGRADED_DECISIONS),
             passed_through: register(it, families::PASSED_THROUGH),
@@ -118,9 +123,14 @@ impl Metrics {
         self.streams_open.dec();
     }
 
-    /// The strategy with this index in the list given to [`Metrics::new`] chose an endpoint, in so many seconds.
-    pub fn decision(&self, strategy_index: usize, seconds: f64) {
-        if let Some(counter) = self.decisions.get(strategy_index) {
+    /// Counters for the strategies of these names, in this order. Those of a name are the same for every caller.
+    pub fn decision_counters<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> DecisionCounters {
+        DecisionCounters(names.into_iter().map(|name| strategy_counter(&self.decisions, name)).collect())
+    }
+
+    /// The strategy with this index in `counters` chose an endpoint, in so many seconds.
+    pub fn decision(&self, counters: &DecisionCounters, strategy_index: usize, seconds: f64) {
+        if let Some(counter) = counters.0.get(strategy_index) {
             counter.inc();
         }
         self.decision_seconds.observe(seconds);

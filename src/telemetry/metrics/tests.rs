@@ -21,8 +21,9 @@ fn what_was_counted_is_on_the_page() {
     metrics.stream_opened();
     metrics.stream_opened();
     metrics.stream_closed();
-    metrics.decision(1, 3e-6);
-    metrics.decision(7, 2.0);
+    let counters = metrics.decision_counters(["random", "least-request"]);
+    metrics.decision(&counters, 1, 3e-6);
+    metrics.decision(&counters, 7, 2.0);
     metrics.response(204);
     metrics.response(999);
     metrics.refusal("model_not_found");

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use crate::domain::{EndpointId, GaugeSet};
+use crate::files::read_regular;
 use crate::routing::{
     About, BuildError, Built, Candidates, OpenRequests, Parameter, Parameters, Pass, Prefer, Registration, RequestView,
     ResponseHeaders, Score, Scored, Scorer, Scores, Trace,
@@ -80,6 +81,8 @@ pub(super) const REGISTRATION: Registration = Registration {
 
 /// The header that carries session ids, both ways.
 const ID_HEADER: &str = "x-session-id";
+/// Largest file of a secret, in bytes.
+const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 /// Least bytes of a secret.
 const KEY_BYTES_MIN: usize = 16;
 
@@ -196,7 +199,7 @@ fn secret(settings: &Settings, shared: Option<&Path>) -> Result<Option<Vec<u8>>,
     let key = match (&settings.key, file) {
         (Some(_), Some(_)) => return Err(BuildError("\"key\" and \"key_file\" exclude each other".into())),
         (Some(key), None) => key.clone().into_bytes(),
-        (None, Some(path)) => std::fs::read(path)
+        (None, Some(path)) => read_regular(path, KEY_FILE_BYTES_MAX)
             .map(|bytes| bytes.trim_ascii().to_owned())
             .map_err(|error| BuildError(format!("the key file \"{}\": {error}", path.display())))?,
         (None, None) => return Ok(None),

@@ -1,0 +1,192 @@
+//! Reading the configuration again: when its file changes, and on SIGHUP.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admin::{Readiness, ReloadStatus};
+use crate::config::{CONFIG_BYTES_MAX, Config, Fault, Loaded, Reload};
+use crate::discovery::{Reading, WatchedFile};
+use crate::domain::Clock;
+use crate::exchange::CoreReader;
+use crate::ext_proc::Processor;
+use crate::routing::StrategySet;
+use crate::scrape::ScrapeOptions;
+use crate::state::{Change, Reader};
+use crate::telemetry::Metrics;
+use crate::telemetry::log::LogControl;
+use crate::telemetry::metrics::families;
+
+use super::signals::StopLimit;
+use super::{configured, sources};
+
+/// The file is read at least this often, should the file system not report a change.
+const POLL: Duration = Duration::from_secs(5);
+/// Faults that a log line tells; the rest is counted.
+const FAULTS_TOLD: usize = 20;
+
+/// Reads the text of the configuration file as the start did, with the same flags and environment over it.
+pub type ReadAgain = Box<dyn Fn(String) -> Result<Loaded, Vec<Fault>> + Send>;
+
+/// What a configuration that was read again is put into.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    pub(super) core: CoreReader,
+    pub(super) processor: Processor,
+    pub(super) changes: mpsc::Sender<Change>,
+    pub(super) scraping: watch::Sender<ScrapeOptions>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reader: Reader,
+    pub(super) clock: Clock,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) status: Arc<ReloadStatus>,
+    pub(super) limit: StopLimit,
+    pub(super) log: LogControl,
+}
+
+/// A configuration that was read again, and its strategies.
+struct Prepared {
+    config: Config,
+    strategies: StrategySet,
+}
+
+impl Reloader {
+    /// Follows the file, if there is one, and SIGHUP, until `cancel` fires.
+    pub(super) async fn run(
+        self,
+        file: Option<PathBuf>,
+        read_again: ReadAgain,
+        hangups: mpsc::Receiver<()>,
+        cancel: CancellationToken,
+    ) {
+        self.watch_status();
+        let follow = async {
+            match file {
+                Some(file) if file.is_file() => self.follow(&file, read_again, hangups).await,
+                Some(file) => refuse(hangups, &format!("\"{}\" is a pipe, which is read once", file.display())).await,
+                None => refuse(hangups, "no configuration file was given").await,
+            }
+        };
+        cancel.run_until_cancelled(follow).await;
+    }
+
+    fn watch_status(&self) {
+        let watch = |family, labels, read: fn(&ReloadStatus) -> u64| {
+            let status = Arc::clone(&self.status);
+            self.metrics.watch(family, labels, move || read(&status) as f64);
+        };
+        watch(families::CONFIG_RELOADS, &[("result", "ok")], ReloadStatus::times_ok);
+        watch(families::CONFIG_RELOADS, &[("result", "failed")], ReloadStatus::times_failed);
+        watch(families::CONFIG_LOADED, &[], ReloadStatus::loaded_at);
+        watch(families::CONFIG_WAITING, &[], |status| status.report().waiting_for_restart.len() as u64);
+    }
+
+    async fn follow(&self, path: &Path, read_again: ReadAgain, mut hangups: mpsc::Receiver<()>) {
+        let core = self.core.clone();
+        // Checking reads files too, so it happens where the file is read.
+        let prepare = move |text| prepare(&read_again, &core, text);
+        let mut file = match WatchedFile::start(path, POLL, CONFIG_BYTES_MAX, prepare) {
+            Ok(file) => file,
+            Err(error) => return error!(%error, "no thread to read the configuration on"),
+        };
+        let status = Arc::clone(&self.status);
+        self.readiness.watch("configuration", move || {
+            let error = status.report().error.map(|error| format!("the configuration before stays in effect: {error}"));
+            (true, error.unwrap_or_else(|| "as in the file".to_owned()))
+        });
+        // What the start has read is read once more, so that no change in between is missed.
+        let mut is_first = true;
+        let mut is_asked = false;
+        loop {
+            tokio::select! {
+                Some(()) = hangups.recv() => {
+                    is_asked = true;
+                    file.read_now();
+                }
+                reading = file.next() => {
+                    self.take(path, reading, is_first && !is_asked).await;
+                    (is_first, is_asked) = (false, false);
+                }
+            }
+        }
+    }
+
+    async fn take(&self, path: &Path, reading: Reading<Prepared>, is_first: bool) {
+        let path = path.display();
+        match reading {
+            Ok(prepared) => {
+                let reload = Reload::new(&self.core.load().config, &prepared.config);
+                if is_first && reload.changed.is_empty() && reload.waiting.is_empty() {
+                    return;
+                }
+                let changed = reload.changed.join(", ");
+                self.apply(reload.config, prepared.strategies, &reload.changed).await;
+                let waiting = reload.waiting.join(", ");
+                let is_news = self.status.succeeded(reload.waiting);
+                info!(%path, changed, "configuration read again");
+                if is_news && !waiting.is_empty() {
+                    warn!(%path, settings = waiting, "these settings changed and take effect after a restart");
+                }
+            }
+            Err(error) => {
+                error!(%path, %error, "configuration refused, the one before stays in effect");
+                self.status.failed(error);
+            }
+        }
+    }
+
+    /// Puts a configuration into effect: requests that begin from now on go by it.
+    async fn apply(&self, config: Config, strategies: StrategySet, changed: &[String]) {
+        if changed.is_empty() {
+            return;
+        }
+        let (config, former) = (Arc::new(config), self.core.load());
+        let is_same = configured(&config) == configured(&former.config);
+        let strategies = if is_same { Arc::clone(&former.strategies) } else { Arc::new(strategies) };
+        let demand = Arc::clone(strategies.demand());
+        let core = former.renewed(Arc::clone(&config), strategies);
+        let (stale_after, detail) = (core.policy.stale_after, config.metrics.per_endpoint);
+        self.core.publish(core);
+        self.processor.replace(self.core.load(), &config);
+        self.metrics.watch_snapshot(self.reader.clone(), stale_after, self.clock.clone(), detail);
+        self.scraping.send_replace(ScrapeOptions { demand, config: config.scrape.clone() });
+        // The scraper may wait for the strategies of before.
+        former.strategies.demand().wake();
+        self.limit.set(&config.shutdown);
+        if config.log.filter != former.config.log.filter
+            && let Err(error) = self.log.set_filter(&config.log.filter)
+        {
+            warn!(%error, "log filter not changed");
+        }
+        if config.discovery.fixed != former.config.discovery.fixed {
+            sources::send_static(&self.changes, &config.discovery).await;
+            sources::tell_static(&self.readiness, &config.discovery);
+        }
+    }
+}
+
+fn prepare(read_again: &ReadAgain, core: &CoreReader, text: String) -> Reading<Prepared> {
+    let config = read_again(text).map_err(|faults| tell(&faults))?.config;
+    let strategies = core.load().strategies.renewed(configured(&config)).map_err(|error| error.to_string())?;
+    Ok(Prepared { config, strategies })
+}
+
+fn tell(faults: &[Fault]) -> String {
+    let mut told: Vec<_> = faults.iter().take(FAULTS_TOLD).map(Fault::to_string).collect();
+    if faults.len() > FAULTS_TOLD {
+        told.push(format!("and {} more", faults.len() - FAULTS_TOLD));
+    }
+    told.join("; ")
+}
+
+/// Says at each SIGHUP why nothing is read.
+async fn refuse(mut hangups: mpsc::Receiver<()>, why: &str) {
+    while hangups.recv().await.is_some() {
+        warn!(why, "SIGHUP: there is nothing to read again");
+    }
+    std::future::pending().await
+}
