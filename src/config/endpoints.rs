@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{EndpointConfig, ModelConfig};
 use crate::domain::parse_annotation;
 
-/// Longest model or adapter name, in bytes.
+/// Longest name of an endpoint, a model, an adapter, a pool and so on, in bytes.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 
 /// Largest weight of an endpoint.
@@ -40,7 +40,13 @@ fn check_endpoint(endpoint: &EndpointConfig) -> Vec<String> {
     if let Some(error) = endpoint.profiles.as_deref().and_then(|text| parse_annotation(text).err()) {
         faults.push(format!("profiles: {error}"));
     }
-    faults.extend(endpoint.pools.iter().filter_map(|pool| check_name("pool", pool)));
+    let optional = [("name", &endpoint.name), ("tier", &endpoint.tier), ("region", &endpoint.region)];
+    faults.extend(optional.into_iter().filter_map(|(what, text)| check_text(what, text.as_deref()?)));
+    faults.extend(endpoint.pools.iter().filter_map(|pool| check_text("name of pool", pool)));
+    for (label, value) in &endpoint.labels {
+        faults.extend(check_text("label", label));
+        faults.extend((!value.is_empty()).then(|| check_text("value of label", value)).flatten());
+    }
     for model in &endpoint.models {
         check_model(model, &mut faults);
     }
@@ -63,10 +69,10 @@ fn check_model(model: &ModelConfig, faults: &mut Vec<String>) {
         ModelConfig::Name(name) => (name, &[][..]),
         ModelConfig::WithAdapters(model) => (&model.name, model.adapters.as_slice()),
     };
-    faults.extend(check_name("model", name));
+    faults.extend(check_text("name of model", name));
     let mut seen = HashSet::new();
     for adapter in adapters {
-        faults.extend(check_name("adapter", adapter));
+        faults.extend(check_text("name of adapter", adapter));
         if adapter == name {
             faults.push(format!("adapter \"{adapter}\" has the name of its model"));
         } else if !seen.insert(adapter) {
@@ -75,15 +81,23 @@ fn check_model(model: &ModelConfig, faults: &mut Vec<String>) {
     }
 }
 
-fn check_name(what: &str, name: &str) -> Option<String> {
-    if name.is_empty() {
-        Some(format!("a name of {what} is empty"))
-    } else if name.len() > MODEL_NAME_BYTES_MAX {
-        let start: String = name.chars().take(32).collect();
-        Some(format!(
-            "name of {what} \"{start}...\" has {} bytes, at most {MODEL_NAME_BYTES_MAX} are taken",
-            name.len()
-        ))
+/// Whether a text may become part of a header or a metric.
+pub fn is_plain_text(text: &str) -> bool {
+    check_text("", text).is_none()
+}
+
+/// A text that becomes part of a header or a metric: not empty, not endless, of printable characters, and without spaces
+/// around it.
+pub(super) fn check_text(what: &str, text: &str) -> Option<String> {
+    let start: String = text.chars().take(32).flat_map(char::escape_debug).collect();
+    if text.is_empty() {
+        Some(format!("{what} is empty"))
+    } else if text.len() > MODEL_NAME_BYTES_MAX {
+        Some(format!("{what} \"{start}...\" has {} bytes, at most {MODEL_NAME_BYTES_MAX} are taken", text.len()))
+    } else if text.contains(char::is_control) {
+        Some(format!("{what} \"{start}\" has a control character; write it without"))
+    } else if text.trim() != text {
+        Some(format!("{what} \"{start}\" has spaces around it; write it without"))
     } else {
         None
     }
@@ -120,6 +134,29 @@ mod tests {
         let faults = check_endpoints(&list);
         let count = |index| faults.iter().filter(|(at, _)| *at == index).count();
         assert_eq!((0..6).map(count).collect::<Vec<_>>(), [0, 3, 2, 2, 2, 3], "{faults:#?}");
+    }
+
+    #[test]
+    fn text_that_would_be_no_header_is_refused_wherever_it_stands() {
+        let bad = ["a\nb", "a\u{0}", "\u{7f}", "\u{85}", " a", "a ", ""];
+        for bad in bad {
+            let bad = serde_json::to_string(bad).unwrap();
+            for field in [
+                format!(r#""name":{bad}"#),
+                format!(r#""tier":{bad}"#),
+                format!(r#""region":{bad}"#),
+                format!(r#""pools":[{bad}]"#),
+                format!(r#""models":[{bad}]"#),
+                format!(r#""models":[{{"name":"m","adapters":[{bad}]}}]"#),
+                format!(r#""labels":{{{bad}:"x"}}"#),
+            ] {
+                let faults = check_endpoints(&[endpoint(&format!(r#"{{"address":"127.0.0.1:1",{field}}}"#))]);
+                assert_eq!(faults.len(), 1, "{field}: {faults:?}");
+                assert!(!faults[0].1.contains(char::is_control), "{field}: {faults:?}");
+            }
+        }
+        let sound = r#"{"address":"127.0.0.1:1","name":"Köln 1","labels":{"a/b":""},"tier":"gold"}"#;
+        assert_eq!(check_endpoints(&[endpoint(sound)]), []);
     }
 
     #[test]

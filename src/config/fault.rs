@@ -26,6 +26,16 @@ pub enum Origin {
     Flag(String),
 }
 
+impl Origin {
+    /// The line in the file, where it is known.
+    pub fn line(&self) -> Option<u64> {
+        match self {
+            Self::File { line, .. } => Some(*line).filter(|line| *line > 0),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

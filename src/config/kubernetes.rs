@@ -221,17 +221,25 @@ impl<'de> Deserialize<'de> for PortList {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "write ports as a list, or as a text with commas between them")]
         enum Written {
+            One(One),
+            List(Vec<One>),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum One {
             Number(u16),
             Text(String),
-            List(Vec<u16>),
         }
-        Ok(match Written::deserialize(deserializer)? {
-            Written::Number(port) => Self(vec![port]),
-            Written::Text(text) => {
-                text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not a list of ports")))?
-            }
-            Written::List(ports) => Self(ports),
-        })
+        let ports = match Written::deserialize(deserializer)? {
+            Written::One(one) => vec![one],
+            Written::List(ports) => ports,
+        };
+        let parsed = |one: One| match one {
+            One::Number(port) => Ok(Self(vec![port])),
+            One::Text(text) => text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not a list of ports"))),
+        };
+        let ports: Vec<Self> = ports.into_iter().map(parsed).collect::<Result<_, _>>()?;
+        Ok(Self(ports.into_iter().flat_map(|ports| ports.0).collect()))
     }
 }
 

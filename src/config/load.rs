@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::tree::{Node, Problem, Value, dotted};
 use super::{Config, Fault, Form, Origin, SETTINGS, Setting, setting, validate};
@@ -110,7 +110,7 @@ pub(super) fn load_with(
         Node::empty()
     });
     overlay(&mut tree, sources, &mut faults);
-    let config = typed(&mut tree, &mut faults);
+    let config: Config = typed(&mut tree, &mut faults);
     faults.extend(validate::faults(&config, &tree, sources.check));
     if faults.is_empty() {
         return Ok(Loaded { config, file, tree });
@@ -163,31 +163,40 @@ fn overlay(tree: &mut Node, sources: &Sources<'_>, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Reads the tree as a [`Config`]. Each fault marks its node, which is then passed over, and the reading starts again:
-/// so all are found, and what is left is the rest with defaults in place of what is broken.
-fn typed(tree: &mut Node, faults: &mut Vec<Fault>) -> Config {
-    loop {
-        let problem = match Config::deserialize(&*tree) {
-            Ok(config) => return config,
+/// Most faults that are told at once: each costs a reading of the whole.
+const FAULTS_MAX: usize = 100;
+
+/// Reads the tree as a value. Each fault marks its node, which is then passed over, and the reading starts again: so all
+/// are found, and what is left is the rest with defaults in place of what is broken.
+pub(super) fn typed<T: DeserializeOwned + Default>(tree: &mut Node, faults: &mut Vec<Fault>) -> T {
+    while faults.len() < FAULTS_MAX {
+        let problem = match T::deserialize(tree.reader()) {
+            Ok(value) => return value,
             Err(problem) => problem,
         };
         let path = problem.path();
+        // What is missing was there, and its fault was told.
+        let is_told = |name| tree.at(&path).is_some_and(|node| node.has_broken_key(name));
+        if problem.missing.is_some_and(is_told) && tree.mark(&path, false).is_some() {
+            continue;
+        }
         // Marking fails only for a node that was passed over, which cannot have been read; stop rather than turn round.
         let Some(origin) = tree.mark(&path, problem.about_key).filter(|_| !path.is_empty()) else {
             let origin = tree.origin.clone();
             faults.push(Fault { origin, key: dotted(&path), message: problem.message });
-            return Config::default();
+            break;
         };
         let key = dotted(&path);
         let message = explain(&key, tree.at(&path), problem);
         faults.push(Fault { origin, key, message });
     }
+    T::default()
 }
 
 /// Says of a scalar what was written and what to write instead; serde speaks of types.
 fn explain(key: &str, node: Option<&Node>, problem: Problem) -> String {
     let text = match node.map(|node| &node.value) {
-        Some(Value::Scalar(scalar)) if !problem.about_key => scalar.text(),
+        Some(Value::Scalar(scalar)) if !problem.about_key => scalar.text().map(str::to_owned),
         _ => None,
     };
     match (text, setting(key)) {

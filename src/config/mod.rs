@@ -1,6 +1,7 @@
 //! Configuration: one struct tree, read once from file, environment and flags, validated whole, then handed down.
 
 pub mod docs;
+mod endpoint_file;
 mod endpoints;
 mod fault;
 mod kubernetes;
@@ -15,6 +16,7 @@ mod tree;
 mod validate;
 mod values;
 
+pub use endpoint_file::read_endpoints;
 pub use endpoints::*;
 pub use fault::{Fault, Origin};
 pub use kubernetes::*;

@@ -160,6 +160,10 @@ fn combinations_that_cannot_work_are_faults() {
         ("destination: { target_pod: false, endpoint_header: false, metadata: false }", "never told"),
         ("envoy: { eds_file: run/eds }", "must end in .yaml or .json"),
         ("envoy: { eds_cluster: '' }", "is empty"),
+        ("envoy: { eds_cluster: \"a\\tb\" }", "control character"),
+        ("scrape: { generic: { path: \"/m HTTP/1.1\\r\\nx: y\" } }", "not a path"),
+        ("tokenizer: { url: \"http://a b\" }", "must begin with"),
+        ("routing: { models: { \"a\\nb\": {} } }", "control character"),
         ("scrape: { timeout: 0s }", "is 0"),
         ("scrape: { interval_max: 10s }", "stale"),
         ("scrape: { interval_min: 3s }", "longer"),
@@ -222,4 +226,116 @@ fn a_complaint_about_a_strategy_is_placed_even_if_its_name_has_a_dot() {
     assert_eq!(yaml(text).faults(), ["6: routing.strategies.m.1.scorers[1].use: is nonsense"]);
     let broken = yaml(&text.replace("weight", "weigth")).faults();
     assert_eq!(broken, ["6: routing.strategies.m.1.scorers[1].weigth: unknown key; did you mean \"weight\"?"]);
+}
+
+/// As YAML 1.1, or 1.2, takes them for something else than text.
+const ODD: [&str; 24] = [
+    "off",
+    "on",
+    "yes",
+    "no",
+    "Off",
+    "y",
+    "n",
+    "True",
+    "1e3",
+    "0x10",
+    "0o17",
+    "010",
+    "1_000",
+    "1:30:45",
+    "2026-12-01",
+    "1.10",
+    "+1",
+    "-0",
+    ".5",
+    "12345678901234567890123",
+    "inf",
+    "1.",
+    "0b11",
+    "-0x1F",
+];
+
+#[test]
+fn a_choice_is_read_as_it_was_written() {
+    for setting in SETTINGS {
+        let Form::Choice(words) = setting.form else { continue };
+        let (section, name) = setting.key.rsplit_once('.').unwrap();
+        let mut loaded = 0;
+        for word in words.iter().chain(ODD.iter().filter(|word| !words.contains(word))) {
+            let yaml = format!("{section}: {{ {name}: {word} }}\n");
+            match (Given { yaml: &yaml, env: &[], flags: &[] }).load() {
+                Ok(loaded_config) => {
+                    loaded += 1;
+                    let tree = serde_json::to_value(&loaded_config.config).unwrap();
+                    assert_eq!(tree.pointer(&format!("/{section}/{name}")).unwrap(), word, "{yaml}");
+                }
+                // Some need another setting besides; what was read is right then, too.
+                Err(faults) if words.contains(word) => {
+                    let text = faults[0].to_string();
+                    assert!(!text.contains("is not one of the choices"), "{text}");
+                    loaded += 1;
+                }
+                Err(faults) => {
+                    let text = faults[0].to_string();
+                    assert!(text.contains(&format!("\"{word}\" is not one of the choices")), "{yaml}: {text}");
+                }
+            }
+        }
+        assert_eq!(loaded, words.len(), "{}", setting.key);
+    }
+}
+
+#[test]
+fn text_is_read_as_it_was_written_wherever_it_stands() {
+    for word in ODD {
+        let text = format!(
+            "discovery:\n  static:\n    - address: 127.0.0.1:1\n      name: {word}\n      tier: {word}\n      pools: [{word}]\n      \
+             models: [{word}, {{ name: m, adapters: [{word}] }}]\n      labels: {{ {word}: {word} }}\n  kubernetes: {{ namespaces: {word}, \
+             labels: {{ model: [{word}] }} }}\nenvoy: {{ eds_cluster: {word} }}\n"
+        );
+        let config = yaml(&text).load().unwrap_or_else(|faults| panic!("{word}: {faults:?}")).config;
+        let endpoint = &config.discovery.fixed[0];
+        let name = Some(word.to_owned());
+        assert_eq!((&endpoint.name, &endpoint.tier, endpoint.pools.first()), (&name, &name, name.as_ref()));
+        let adapters = NamedModel { name: "m".to_owned(), adapters: vec![word.to_owned()] };
+        assert_eq!(endpoint.models, [ModelConfig::Name(word.to_owned()), ModelConfig::WithAdapters(adapters)]);
+        assert_eq!(endpoint.labels.get(word).map(String::as_str), Some(word));
+        let kubernetes = config.discovery.kubernetes.unwrap();
+        for names in [kubernetes.namespaces.as_ref().unwrap(), &kubernetes.labels.model] {
+            assert_eq!(names.iter().collect::<Vec<_>>(), [word]);
+        }
+        assert_eq!(config.envoy.eds_cluster, word);
+    }
+    let file = format!("- address: 127.0.0.1:1\n  name: {}\n", ODD[0]);
+    assert_eq!(read_endpoints(&file).unwrap()[0].name.as_deref(), Some("off"));
+}
+
+#[test]
+fn numbers_truth_values_and_parameters_keep_their_types() {
+    let text = "routing:
+  seed: 0x10
+  header: off
+  explain: yes
+  strategies:
+    s: { use: random, parameters: { a: 1e3, b: off, c: [1, x, '2'], d: { e: 0.5 }, f: \"7\" } }
+discovery: { kubernetes: { port: '80', local_pool: { selector: a=b, ports: [8000, '8001,8002'] } } }
+listen: { threads: '3' }
+";
+    let config = yaml(text).load().unwrap().config;
+    let routing = &config.routing;
+    assert_eq!((routing.seed, routing.header, routing.explain, config.listen.threads), (Some(16), false, true, 3));
+    let expected = serde_json::json!({ "a": 1e3, "b": false, "c": [1, "x", "2"], "d": { "e": 0.5 }, "f": "7" });
+    assert_eq!(serde_json::Value::from(routing.strategies["s"].parameters.clone()), expected);
+    let kubernetes = config.discovery.kubernetes.unwrap();
+    assert_eq!((kubernetes.port, kubernetes.local_pool.ports.as_slice()), (80, &[8000, 8001, 8002][..]));
+}
+
+#[test]
+fn null_is_no_value_where_one_is_needed() {
+    for text in ["listen: { tls: ~ }", "envoy: { eds_cluster: null }", "destination: { list: }"] {
+        let faults = yaml(text).faults();
+        assert!(faults.len() == 1 && faults[0].contains("needs one value; write"), "{text}: {faults:?}");
+    }
+    assert_eq!(yaml("envoy: { eds_file: ~ }\nrouting: { seed: null }").load().unwrap().config, Config::default());
 }

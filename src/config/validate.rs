@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::endpoints::check_text;
 use super::tree::Node;
 use super::{Config, Fault, ListenAddress, LocalPool, Origin, TlsMode, TokenSource, check_endpoints};
 use crate::domain::{Complaint, Input, Selector, hint};
@@ -130,7 +131,7 @@ impl Check<'_> {
     /// The mapping of a generic engine.
     fn generic(&mut self, config: &Config) {
         let generic = &config.scrape.generic;
-        self.require(generic.path.starts_with('/'), &["scrape.generic.path"], || {
+        self.require(generic.path.starts_with('/') && is_uri(&generic.path), &["scrape.generic.path"], || {
             format!("\"{}\" is not a path; write such as /metrics", generic.path)
         });
         for (name, metric) in &generic.metrics {
@@ -158,6 +159,12 @@ impl Check<'_> {
             || sections.iter().skip(2).any(|key| self.tree.has_broken(key))
         {
             return;
+        }
+        for model in config.routing.models.keys() {
+            if let Some(message) = check_text("name of model", model) {
+                let (origin, key) = self.tree.trace(&["routing", "models", model].map(str::to_owned));
+                self.faults.push(Fault { origin, key: key.escape_debug().to_string(), message });
+            }
         }
         for Complaint { path, message } in complaints(config) {
             let (origin, key) = self.tree.trace(&path);
@@ -187,9 +194,8 @@ impl Check<'_> {
                 format!("\"{}\" must end in .yaml or .json: Envoy reads other endings as protobuf", path.display())
             });
         }
-        self.require(!config.envoy.eds_cluster.is_empty(), &["envoy.eds_cluster"], || {
-            "is empty; write the name that Envoy's cluster asks for".to_owned()
-        });
+        let wrong = check_text("name of cluster", &config.envoy.eds_cluster);
+        self.require(wrong.is_none(), &["envoy.eds_cluster"], || wrong.clone().unwrap_or_default());
     }
 
     fn limits(&mut self, config: &Config) {
@@ -222,7 +228,7 @@ impl Check<'_> {
             ("lmcache.controller", &lmcache.controller),
             ("lmcache.coordinator", &lmcache.coordinator),
         ] {
-            let is_sound = url.as_deref().is_none_or(|url| url.len() > 7 && url.starts_with("http://"));
+            let is_sound = url.as_deref().is_none_or(|url| url.len() > 7 && url.starts_with("http://") && is_uri(url));
             self.require(is_sound, &[key], || {
                 "must begin with http:// and name a host; TLS is not spoken here".to_owned()
             });
@@ -285,6 +291,11 @@ impl Check<'_> {
             format!("values would be stale ({age}) before they are read again ({pause}); raise `scrape.stale_after`")
         });
     }
+}
+
+/// Whether a text can stand in the first line of a request.
+fn is_uri(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() || c.is_whitespace()) && text.parse::<http::Uri>().is_ok()
 }
 
 /// Whether only one of two sockets can listen: an unspecified address is every address.

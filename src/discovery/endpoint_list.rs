@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _, Spanned};
-
-use crate::config::{EndpointConfig, check_endpoints};
+use crate::config::{self, read_endpoints};
 use crate::domain::EndpointSpec;
 
 /// Something wrong with a file.
@@ -26,72 +23,25 @@ impl fmt::Display for Fault {
     }
 }
 
+impl From<config::Fault> for Fault {
+    fn from(fault: config::Fault) -> Self {
+        // Of `[3].weight` the line says the rest.
+        let key = fault.key.split_once("].").map_or("", |(_, key)| key);
+        let message = if key.is_empty() { fault.message } else { format!("{key}: {}", fault.message) };
+        Self { line: fault.origin.line(), message }
+    }
+}
+
 /// Reads a YAML list of endpoints. `[]` is a list of none; an empty text is a fault, because a file that is just
 /// being written looks the same.
 ///
 /// # Errors
-/// All faults of the text, in the order of lines, so that a user mends them in one go.
+/// The faults of the text, in the order of lines, so that a user mends them in one go.
 pub fn parse_endpoints(text: &str) -> Result<Vec<EndpointSpec>, Vec<Fault>> {
-    let (entries, mut faults) = match read::<Vec<Spanned<EndpointConfig>>>(text) {
-        Ok(None) => {
-            let message = "the file is empty; write \"[]\" for no endpoints".to_owned();
-            return Err(vec![Fault { line: None, message }]);
-        }
-        Ok(Some(entries)) => {
-            (entries.into_iter().map(|entry| (entry.referenced.line(), entry.value)).collect(), vec![])
-        }
-        Err(fault) => read_entries(text, fault),
-    };
-    let (lines, endpoints): (Vec<u64>, Vec<EndpointConfig>) = entries.into_iter().unzip();
-    faults.extend(
-        check_endpoints(&endpoints)
-            .into_iter()
-            .map(|(index, message)| Fault { line: lines.get(index).copied().filter(|line| *line > 0), message }),
-    );
-    if faults.is_empty() {
-        return Ok(endpoints.iter().map(EndpointSpec::from).collect());
+    match read_endpoints(text) {
+        Ok(endpoints) => Ok(endpoints.iter().map(EndpointSpec::from).collect()),
+        Err(faults) => Err(faults.into_iter().map(Fault::from).collect()),
     }
-    faults.sort_by_key(|fault| fault.line);
-    Err(faults)
-}
-
-type Entries = Vec<(u64, EndpointConfig)>;
-
-/// The reader stops at the first entry of a wrong shape. To tell of the others too, each entry of a list in block
-/// style is read for itself. `first` stands alone where that does not work out.
-fn read_entries(text: &str, first: Fault) -> (Entries, Vec<Fault>) {
-    let (mut entries, mut faults) = (Vec::new(), Vec::new());
-    for (line, chunk) in block_entries(text) {
-        match read::<Vec<EndpointConfig>>(chunk) {
-            Ok(read) => entries.extend(read.into_iter().flatten().map(|entry| (line, entry))),
-            Err(fault) => faults.push(Fault { line: fault.line.map(|at| at + line - 1), ..fault }),
-        }
-    }
-    if faults.contains(&first) { (entries, faults) } else { (Vec::new(), vec![first]) }
-}
-
-/// Splits where a line begins with `-`, at the indentation of the first such line; each piece with its line number.
-fn block_entries(text: &str) -> Vec<(u64, &str)> {
-    let (mut starts, mut offset, mut indent) = (Vec::new(), 0, None);
-    for (line, content) in (1..).zip(text.split_inclusive('\n')) {
-        let bare = content.trim_start_matches(' ');
-        let depth = content.len() - bare.len();
-        if bare.starts_with("- ") && *indent.get_or_insert(depth) == depth {
-            starts.push((line, offset));
-        }
-        offset += content.len();
-    }
-    let ends = starts.iter().skip(1).map(|(_, start)| *start).chain([text.len()]).collect::<Vec<_>>();
-    starts.iter().zip(ends).filter_map(|((line, start), end)| Some((*line, text.get(*start..end)?))).collect()
-}
-
-/// `None` is an empty document.
-fn read<T: DeserializeOwned>(text: &str) -> Result<Option<T>, Fault> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        let error = error.without_snippet();
-        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-        Fault { line, message: DefaultMessageFormatter.format_message(error).escape_debug().to_string() }
-    })
 }
 
 #[cfg(test)]
@@ -139,8 +89,40 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_list_tells_its_first_fault() {
-        let faults = parse_endpoints("[{address: 127.0.0.1:1}, {address: nowhere}]").unwrap_err();
-        assert_eq!((faults.len(), faults[0].line), (1, Some(1)));
+    fn every_fault_of_a_flow_list_is_told_by_its_key() {
+        let faults =
+            parse_endpoints("[{address: 127.0.0.1:1, role: both},\n {address: nowhere, cost: x}]").unwrap_err();
+        let told: Vec<_> = faults.iter().map(Fault::to_string).collect();
+        assert!(
+            told.len() == 2 && told[0].starts_with("line 2: address: ") && told[1].starts_with("line 2: cost: "),
+            "{told:?}"
+        );
+    }
+
+    /// 16,000 endpoints with eight attributes, more than two megabytes: within the caps on the file and on endpoints.
+    #[test]
+    fn a_list_as_large_as_its_caps_let_through_is_read() {
+        let entry = |n: u32| {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + n);
+            format!(
+                "- {{ address: \"{address}:8000\", name: engine-{n}, models: [llama-3-8b], engine: vllm, weight: 2, cost: 1.5, \
+                 tier: gold, region: eu-west }}\n"
+            )
+        };
+        let text: String = (1..=16_000).map(entry).collect();
+        assert!(text.len() > 2_200_000, "{}", text.len());
+        assert_eq!(parse_endpoints(&text).unwrap().len(), 16_000);
+    }
+
+    #[test]
+    fn more_values_than_there_may_be_are_refused_in_words() {
+        let faults = parse_endpoints(&format!("[{}]", "1,".repeat(1 << 20))).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].message.ends_with("has more than 1,048,576 values"), "{faults:?}");
+    }
+
+    #[test]
+    fn many_faults_do_not_take_long() {
+        let faults = parse_endpoints(&"- { adress: 127.0.0.1:1 }\n".repeat(10_000)).unwrap_err();
+        assert_eq!(faults.len(), 100);
     }
 }

@@ -23,5 +23,5 @@ pub use input::{Input, Spread, Total};
 pub use moment::{Clock, ClockHand, Moment};
 pub use profiles::{ModelProfiles, Profile, When};
 pub use selector::{Selector, SelectorError};
-pub use strategy::{Complaint, PickerName, ScorerSpec, StrategySpec};
+pub use strategy::{Complaint, PickerName, ScorerSpec, StrategySpec, TYPED_VALUES};
 pub use work::Work;

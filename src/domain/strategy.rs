@@ -1,7 +1,35 @@
 //! A strategy as somebody writes it down, before it is built.
 
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// The name of a newtype whose scalars are what their format takes them for; elsewhere only their text counts.
+pub const TYPED_VALUES: &str = "TypedValues";
+
+/// Parameters, of which only the strategy knows the types.
+fn typed_values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    struct Typed;
+
+    impl<'de> Visitor<'de> for Typed {
+        type Value = Map<String, Value>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("keys and values")
+        }
+
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            Map::deserialize(deserializer)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Map::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_newtype_struct(TYPED_VALUES, Typed)
+}
 
 /// A named strategy: either `use`, a registered strategy with parameters of its own, or `scorers` with their weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -11,7 +39,7 @@ pub struct StrategySpec {
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// Parameters of that strategy.
-    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[serde(skip_serializing_if = "Map::is_empty", deserialize_with = "typed_values")]
     pub parameters: Map<String, Value>,
     /// Registered strategies whose filters are applied before the scorers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -42,7 +70,7 @@ pub struct ScorerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
     /// Parameters of that strategy.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", deserialize_with = "typed_values")]
     pub parameters: Map<String, Value>,
 }
 

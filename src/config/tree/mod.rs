@@ -27,15 +27,24 @@ pub(super) enum Value {
     Map(Vec<Entry>),
 }
 
-/// A scalar as YAML understands it; from flags and the environment always text.
+/// A scalar as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar {
     Null,
+    /// What YAML takes for something else than text, such as `off`, `1e3` or `0x10`, and how it was written: only who
+    /// reads it knows which of the two is meant.
+    Typed(Typed, Box<str>),
+    /// Text; from flags and the environment always.
+    Text(String),
+}
+
+/// What YAML takes a scalar for that is not in quotes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Typed {
     Bool(bool),
     Unsigned(u64),
     Signed(i64),
     Float(f64),
-    Text(String),
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +138,11 @@ impl Node {
         false
     }
 
+    /// Whether a fault was reported for what its own key `name` says.
+    pub(super) fn has_broken_key(&self, name: &str) -> bool {
+        self.child(&Step::Key(name.to_owned())).is_some_and(|child| child.broken)
+    }
+
     /// Whether a fault was reported for something in the section `key`.
     pub(super) fn has_broken(&self, key: &str) -> bool {
         fn any(node: &Node) -> bool {
@@ -158,8 +172,13 @@ impl Node {
 
     /// The elements of the list at `key` that reading did not pass over, with their positions as written.
     pub(super) fn elements(&self, key: &str) -> Vec<(usize, &Self)> {
-        match self.get(key).map(|node| &node.value) {
-            Some(Value::List(nodes)) => nodes.iter().enumerate().filter(|(_, node)| !node.broken).collect(),
+        self.get(key).map_or_else(Vec::new, Self::in_use)
+    }
+
+    /// Its own elements that reading did not pass over, with their positions as written.
+    pub(super) fn in_use(&self) -> Vec<(usize, &Self)> {
+        match &self.value {
+            Value::List(nodes) => nodes.iter().enumerate().filter(|(_, node)| !node.broken).collect(),
             _ => Vec::new(),
         }
     }

@@ -5,17 +5,28 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, Options, Spanned, budget, options};
 
 use super::super::{Fault, Origin};
-use super::{Entry, Node, Scalar, Value};
+use super::{Entry, Node, Scalar, Typed, Value};
+
+/// Values in a file, keys and sections included: some sixty for each of the most endpoints that there can be.
+const VALUES_MAX: usize = 1 << 20;
+
+/// The library's own limits are for files of strangers, and lower than what our caps on the files let through.
+fn reading() -> Options {
+    options! {
+        // A list or a section is two events, one at each end.
+        budget: budget! { max_nodes: VALUES_MAX, max_events: 2 * VALUES_MAX + 16 },
+    }
+}
 
 impl Node {
     /// Reads YAML text; `path` is only for the origins. Text without any value is a configuration in which nothing is
     /// said.
     pub(in super::super) fn parse(text: &str, path: &Arc<Path>) -> Result<Self, Fault> {
-        match serde_saphyr::from_str::<Spanned<Raw>>(text) {
-            Ok(raw) => Ok(node(raw, path)),
+        match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, reading()) {
+            Ok(raw) => Ok(Source { text, path }.node(raw)),
             Err(error) => {
                 let plain = error.without_snippet();
                 let location = plain.location();
@@ -25,23 +36,46 @@ impl Node {
                 let message = text.split(" at line ").next().unwrap_or(&text);
                 // This one goes on with advice to programmers.
                 let message = message.split("; use from_str").next().unwrap_or(message);
+                let message = if message.contains("budget") { "has more than 1,048,576 values" } else { message };
                 Err(Fault { origin, key: String::new(), message: format!("not valid YAML: {message}") })
             }
         }
     }
 }
 
-fn node(raw: Spanned<Raw>, path: &Arc<Path>) -> Node {
-    let value = match raw.value {
-        Raw::Scalar(scalar) => Value::Scalar(scalar),
-        Raw::List(list) => Value::List(list.into_iter().map(|raw| node(raw, path)).collect()),
-        Raw::Map(entries) => Value::Map(entries.into_iter().map(|(key, raw)| entry(key, raw, path)).collect()),
-    };
-    Node::new(origin(&raw.referenced, path), value)
+/// Where nodes come from.
+struct Source<'a> {
+    text: &'a str,
+    path: &'a Arc<Path>,
 }
 
-fn entry(key: Spanned<String>, raw: Spanned<Raw>, path: &Arc<Path>) -> Entry {
-    Entry { key_origin: origin(&key.referenced, path), key: key.value, node: node(raw, path) }
+impl Source<'_> {
+    fn node(&self, raw: Spanned<Raw>) -> Node {
+        let value = match raw.value {
+            Raw::Null => Value::Scalar(Scalar::Null),
+            Raw::Text(text) => Value::Scalar(Scalar::Text(text)),
+            Raw::Typed(typed) => Value::Scalar(Scalar::Typed(typed, self.written(&raw.defined, typed))),
+            Raw::List(list) => Value::List(list.into_iter().map(|raw| self.node(raw)).collect()),
+            Raw::Map(entries) => Value::Map(entries.into_iter().map(|(key, raw)| self.entry(key, raw)).collect()),
+        };
+        Node::new(origin(&raw.referenced, self.path), value)
+    }
+
+    fn entry(&self, key: Spanned<String>, raw: Spanned<Raw>) -> Entry {
+        Entry { key_origin: origin(&key.referenced, self.path), key: key.value, node: self.node(raw) }
+    }
+
+    /// The text of a scalar that is not in quotes.
+    fn written(&self, at: &Location, typed: Typed) -> Box<str> {
+        let span = at.span();
+        let range = || {
+            let start = usize::try_from(span.byte_offset()?).ok()?;
+            Some(start..start.checked_add(usize::try_from(span.byte_len()?).ok()?)?)
+        };
+        let written = range().and_then(|range| self.text.get(range)).map(str::trim).filter(|text| !text.is_empty());
+        debug_assert!(written.is_some(), "{typed:?} has no text");
+        written.map_or_else(|| typed.to_string().into(), Box::from)
+    }
 }
 
 fn origin(location: &Location, path: &Arc<Path>) -> Origin {
@@ -53,7 +87,9 @@ fn unplaced(path: &Arc<Path>) -> Origin {
 }
 
 enum Raw {
-    Scalar(Scalar),
+    Null,
+    Typed(Typed),
+    Text(String),
     List(Vec<Spanned<Self>>),
     Map(Vec<(Spanned<String>, Spanned<Self>)>),
 }
@@ -74,11 +110,11 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Null))
+        Ok(Raw::Null)
     }
 
     fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Null))
+        Ok(Raw::Null)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
@@ -86,23 +122,23 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Bool(value)))
+        Ok(Raw::Typed(Typed::Bool(value)))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Unsigned(value)))
+        Ok(Raw::Typed(Typed::Unsigned(value)))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(u64::try_from(value).map_or(Scalar::Signed(value), Scalar::Unsigned)))
+        Ok(Raw::Typed(u64::try_from(value).map_or(Typed::Signed(value), Typed::Unsigned)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Float(value)))
+        Ok(Raw::Typed(Typed::Float(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Scalar::Text(value.to_owned())))
+        Ok(Raw::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {

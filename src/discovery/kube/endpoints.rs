@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::config::{MODEL_NAME_BYTES_MAX, WEIGHT_MAX};
+use crate::config::{WEIGHT_MAX, is_plain_text};
 use crate::domain::{EndpointSpec, EngineKind, ModelSpec, Role, parse_annotation};
 
 use super::objects::{Name, PodFacts};
@@ -45,7 +45,7 @@ pub(super) fn endpoints(pod: &Name, facts: &PodFacts, around: Around<'_>) -> Vec
         let numbers = at.ports.iter().filter(|port| live.as_ref().is_none_or(|live| live.contains(port)));
         ports.extend(numbers.map(|number| Port { number: *number, pool: Some(pool), model: None }));
     }
-    let model = said(facts, &rules.labels.model).filter(|name| name.len() <= MODEL_NAME_BYTES_MAX);
+    let model = said(facts, &rules.labels.model).filter(|name| is_plain_text(name));
     if around.by_label && !is_follower(facts) {
         if model.is_some() {
             let first = parsed(facts, &rules.labels.port).filter(|port| *port != 0).unwrap_or(rules.port);
@@ -100,7 +100,8 @@ struct Endpoint<'a> {
 impl Endpoint<'_> {
     fn spec(&self, address: SocketAddr) -> EndpointSpec {
         let (facts, names) = (self.facts, &self.around.rules.labels);
-        let text = |names| said(facts, names).map(str::to_owned);
+        // An annotation can hold anything; what would be no header is as good as not there.
+        let text = |names| said(facts, names).filter(|text| is_plain_text(text)).map(str::to_owned);
         let metrics_port: Option<u16> = parsed(facts, &names.metrics_port).filter(|port| *port != 0);
         let cost = parsed(facts, &names.cost).filter(|cost: &f64| cost.is_finite() && *cost >= 0.0);
         let profiles = said(facts, &names.profiles).and_then(|json| parse_annotation(json).ok());
@@ -150,7 +151,7 @@ fn claims(facts: &PodFacts) -> impl Iterator<Item = Claim> {
     let read = |text: &String| serde_json::from_str::<Claim>(text).ok();
     let claims = facts.annotations.iter().filter(|(key, _)| key.starts_with(CLAIMS)).filter_map(move |(_, c)| read(c));
     claims
-        .filter(|claim| claim.port != 0 && !claim.model.is_empty() && claim.model.len() <= MODEL_NAME_BYTES_MAX)
+        .filter(|claim| claim.port != 0 && is_plain_text(&claim.model))
         .filter(|claim| claim.state.as_deref().is_none_or(|state| state == "active"))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::config::MODEL_NAME_BYTES_MAX;
+use crate::config::is_plain_text;
 use crate::state::Rewrite;
 
 use super::objects::Custom;
@@ -76,7 +76,7 @@ impl PolicyFacts {
 fn rule(wire: WireRule) -> Rewrite {
     // A match without a model fits all, and so does the rule then.
     let models: Option<Vec<_>> = wire.matches.into_iter().map(|given| Some(given.model?.value.into())).collect();
-    let is_name = |target: &WireTarget| (1..=MODEL_NAME_BYTES_MAX).contains(&target.model_rewrite.len());
+    let is_name = |target: &WireTarget| is_plain_text(&target.model_rewrite);
     let targets = wire.targets.into_iter().filter(is_name);
     Rewrite {
         models: models.unwrap_or_default(),
