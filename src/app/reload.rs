@@ -190,3 +190,111 @@ async fn refuse(mut hangups: mpsc::Receiver<()>, why: &str) {
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use crate::config::{Effect, SETTINGS, with_another};
+    use crate::exchange::Core;
+    use crate::routing::names;
+
+    use super::*;
+
+    /// A process as far as a reload reaches.
+    struct Bench {
+        reloader: Reloader,
+        options: watch::Receiver<ScrapeOptions>,
+        filter: Arc<Mutex<String>>,
+        changes: mpsc::Receiver<Change>,
+    }
+
+    impl Bench {
+        fn new(config: &Config) -> Self {
+            let (reader, clock, metrics) = (Reader::default(), Clock::start(), Metrics::new(&names()));
+            let strategies = Arc::new(StrategySet::configured(configured(config)).unwrap());
+            let demand = Arc::clone(strategies.demand());
+            let core = Core::new(config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
+            let core = CoreReader::new(core);
+            let (scraping, options) = watch::channel(ScrapeOptions { demand, config: config.scrape.clone() });
+            let (sink, changes) = mpsc::channel(1);
+            let filter = Arc::<Mutex<String>>::default();
+            let seen = Arc::clone(&filter);
+            metrics.watch_snapshot(
+                reader.clone(),
+                config.scrape.stale_after,
+                clock.clone(),
+                config.metrics.per_endpoint,
+            );
+            let limit = StopLimit::default();
+            limit.set(&config.shutdown);
+            let reloader = Reloader {
+                processor: Processor::new(core.load(), config),
+                core,
+                changes: sink,
+                scraping,
+                metrics,
+                reader,
+                clock,
+                readiness: Arc::default(),
+                status: Arc::default(),
+                limit,
+                log: LogControl::new(move |filter| *seen.lock().unwrap() = filter.to_string()),
+            };
+            Self { reloader, options, filter, changes }
+        }
+
+        /// Everything that requests and tasks go by, in which the configuration itself does not count.
+        fn in_effect(&self) -> String {
+            let mut core = Core::clone(&self.reloader.core.load());
+            core.config = Arc::default();
+            let parts =
+                (core, &self.reloader.processor, &self.options.borrow().config, &self.reloader.limit, &self.filter);
+            format!("{parts:?}")
+        }
+
+        async fn take(&mut self, config: &Config) {
+            let strategies = self.reloader.core.load().strategies.renewed(configured(config)).unwrap();
+            let prepared = Prepared { config: config.clone(), strategies };
+            self.reloader.take("fairlead.yaml".as_ref(), Ok(prepared), false).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn every_setting_is_in_effect_after_a_reload_or_waits_for_a_restart_by_name() {
+        for setting in SETTINGS.iter().filter(|setting| !setting.key.starts_with("discovery.")) {
+            let config = Config::default();
+            let mut bench = Bench::new(&config);
+            let before = bench.in_effect();
+            bench.take(&with_another(setting, &config)).await;
+            let waiting = bench.reloader.status.report().waiting_for_restart;
+            match setting.effect() {
+                Effect::OnReload => {
+                    assert_ne!(bench.in_effect(), before, "{} has no effect", setting.key);
+                    assert!(waiting.is_empty(), "{}: {waiting:?}", setting.key);
+                }
+                Effect::OnRestart => {
+                    assert_eq!(bench.in_effect(), before, "{} has an effect at once", setting.key);
+                    assert_eq!(waiting, [setting.key]);
+                }
+            }
+            bench.take(&config).await;
+            assert_eq!(bench.reloader.core.load().config.as_ref(), &config, "{}", setting.key);
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoints_of_the_configuration_reach_the_registry_and_readiness() {
+        let config = Config::default();
+        let mut bench = Bench::new(&config);
+        let mut read = config.clone();
+        read.discovery.fixed = vec![serde_json::from_str(r#"{"address":"127.0.0.1:1"}"#).unwrap()];
+        bench.take(&read).await;
+        assert!(bench.reloader.readiness.is_ready());
+        let Some(Change::Replace(_, specs)) = bench.changes.recv().await else { panic!("no change") };
+        assert_eq!(specs.len(), 1);
+        bench.take(&config).await;
+        assert!(!bench.reloader.readiness.is_ready());
+        assert!(matches!(bench.changes.recv().await, Some(Change::Replace(_, specs)) if specs.is_empty()));
+    }
+}

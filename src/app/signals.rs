@@ -28,7 +28,7 @@ pub(super) struct Signals {
 }
 
 /// The longest time that an orderly stop takes. Clones are one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct StopLimit(Arc<AtomicU64>);
 
 impl StopLimit {
@@ -48,7 +48,7 @@ impl Signals {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (count, stops) = watch::channel(0);
         let (hangup, hangups) = mpsc::channel(1);
-        let limit = StopLimit(Arc::default());
+        let limit = StopLimit::default();
         limit.set(shutdown);
         let follower = {
             let _inside = runtime.enter();

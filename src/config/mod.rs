@@ -25,6 +25,8 @@ pub use load::{CONFIG_BYTES_MAX, Loaded, Sources, load, load_text, process_env};
 pub use model::*;
 pub use precise::*;
 pub use reload::Reload;
+#[cfg(test)]
+pub(crate) use reload::with_another;
 pub use scrape::*;
 pub use settings::{Effect, Form, SETTINGS, Setting, setting};
 pub use values::*;

@@ -77,26 +77,35 @@ fn put_back(before: &Value, after: &mut Value, key: &str) {
     }
 }
 
+/// The same configuration with another value of one setting.
+#[cfg(test)]
+pub(crate) fn with_another(setting: &super::Setting, config: &Config) -> Config {
+    use super::Form;
+
+    let mut changed = tree(config);
+    let value = changed.pointer_mut(&format!("/{}", setting.key.replace('.', "/"))).unwrap();
+    *value = match (setting.key, setting.form) {
+        ("routing.algorithm", _) => "random".into(),
+        // A file that there is.
+        ("routing.session_key_file", _) => "Cargo.toml".into(),
+        (_, Form::Bool) => Value::Bool(!value.as_bool().unwrap()),
+        (_, Form::Number | Form::Bytes) => Value::from(value.as_u64().unwrap_or(0) + 1),
+        (_, Form::Duration) => "77s".into(),
+        (_, Form::Address) => "127.0.0.7:777".into(),
+        (_, Form::Choice(words)) => (*words.iter().find(|word| *value != **word).unwrap()).into(),
+        (key, Form::Path | Form::Text) if key.ends_with("ports") => "7".into(),
+        (_, Form::Path | Form::Text) if value.is_array() => serde_json::json!(["other"]),
+        (_, Form::Path | Form::Text) => "other".into(),
+    };
+    serde_json::from_value(changed).unwrap_or_else(|error| panic!("{}: {error}", setting.key))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{FileDiscovery, Form, KubernetesDiscovery, Setting};
-
-    /// Another value than the default, as JSON.
-    fn other(setting: &Setting, value: &Value) -> Value {
-        match (setting.form, value) {
-            (Form::Bool, value) => Value::Bool(!value.as_bool().unwrap()),
-            (Form::Number | Form::Bytes, value) => Value::from(value.as_u64().unwrap_or(0) + 1),
-            (Form::Duration, _) => "77s".into(),
-            (Form::Address, _) => "127.0.0.7:777".into(),
-            (Form::Choice(words), value) => (*words.iter().find(|word| value != **word).unwrap()).into(),
-            (Form::Path | Form::Text, value) if value.is_array() => serde_json::json!(["other"]),
-            (Form::Path | Form::Text, _) if setting.key.ends_with("ports") => "7".into(),
-            (Form::Path | Form::Text, _) => "other".into(),
-        }
-    }
+    use crate::config::{FileDiscovery, KubernetesDiscovery};
 
     fn full() -> Config {
         let mut config = Config::default();
@@ -109,11 +118,7 @@ mod tests {
     fn every_setting_takes_effect_or_waits_for_a_restart() {
         let running = full();
         for setting in SETTINGS {
-            let mut changed = tree(&running);
-            let value = changed.pointer_mut(&format!("/{}", setting.key.replace('.', "/"))).unwrap();
-            *value = other(setting, value);
-            let read: Config =
-                serde_json::from_value(changed).unwrap_or_else(|error| panic!("{}: {error}", setting.key));
+            let read = with_another(setting, &running);
             assert_ne!(read, running, "{}", setting.key);
             let reload = Reload::new(&running, &read);
             let key = vec![setting.key.to_owned()];

@@ -21,31 +21,43 @@ const MESSAGE_SLACK_BYTES: usize = 17 << 20;
 
 /// A handle on the newest service. A stream is answered to its end by the one that it began with.
 #[derive(Clone)]
-pub struct Processor(Arc<ArcSwap<ExternalProcessorServer<Service>>>);
+pub struct Processor(Arc<ArcSwap<Current>>);
+
+struct Current {
+    settings: Arc<Settings>,
+    message_bytes_max: usize,
+    server: ExternalProcessorServer<Service>,
+}
 
 impl std::fmt::Debug for Processor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Processor").finish_non_exhaustive()
+        let current = self.0.load();
+        let (settings, most) = (&current.settings, &current.message_bytes_max);
+        f.debug_struct("Processor").field("settings", settings).field("message_bytes_max", most).finish_non_exhaustive()
     }
 }
 
 impl Processor {
     /// Answers by this core and this configuration until they are replaced.
     pub fn new(core: Arc<Core>, config: &Config) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(service(core, config))))
+        Self(Arc::new(ArcSwap::from_pointee(Current::new(core, config))))
     }
 
     /// Answers streams that begin from now on by another core and configuration.
     pub fn replace(&self, core: Arc<Core>, config: &Config) {
-        self.0.store(Arc::new(service(core, config)));
+        self.0.store(Arc::new(Current::new(core, config)));
     }
 }
 
-fn service(core: Arc<Core>, config: &Config) -> ExternalProcessorServer<Service> {
-    let message_bytes_max = config.limits.body_bytes_max.saturating_add(MESSAGE_SLACK_BYTES);
-    ExternalProcessorServer::new(Service { core, settings: Arc::new(Settings::from(config)) })
-        .max_decoding_message_size(message_bytes_max)
-        .max_encoding_message_size(message_bytes_max)
+impl Current {
+    fn new(core: Arc<Core>, config: &Config) -> Self {
+        let message_bytes_max = config.limits.body_bytes_max.saturating_add(MESSAGE_SLACK_BYTES);
+        let settings = Arc::new(Settings::from(config));
+        let server = ExternalProcessorServer::new(Service { core, settings: Arc::clone(&settings) })
+            .max_decoding_message_size(message_bytes_max)
+            .max_encoding_message_size(message_bytes_max);
+        Self { settings, message_bytes_max, server }
+    }
 }
 
 impl NamedService for Processor {
@@ -62,6 +74,6 @@ impl HttpService<http::Request<tonic::body::Body>> for Processor {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        ExternalProcessorServer::clone(&self.0.load()).call(request)
+        self.0.load().server.clone().call(request)
     }
 }

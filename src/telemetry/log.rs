@@ -29,6 +29,11 @@ impl std::fmt::Debug for LogControl {
 }
 
 impl LogControl {
+    /// Hands filters to `change`.
+    pub fn new(change: impl Fn(EnvFilter) + Send + Sync + 'static) -> Self {
+        Self(Box::new(change))
+    }
+
     /// Takes another filter.
     ///
     /// # Errors
@@ -56,13 +61,13 @@ pub fn init(log: &Log) -> Result<LogControl, LogError> {
             let lines = lines.json().flatten_event(true).with_filter_reloading();
             let handle = lines.reload_handle();
             lines.finish().try_init()?;
-            Ok(LogControl(Box::new(move |filter| drop(handle.reload(filter)))))
+            Ok(LogControl::new(move |filter| drop(handle.reload(filter))))
         }
         LogFormat::Pretty => {
             let lines = lines.compact().with_filter_reloading();
             let handle = lines.reload_handle();
             lines.finish().try_init()?;
-            Ok(LogControl(Box::new(move |filter| drop(handle.reload(filter)))))
+            Ok(LogControl::new(move |filter| drop(handle.reload(filter))))
         }
     }
 }
