@@ -84,10 +84,29 @@ async fn settings_take_effect(stack: &Stack) {
     assert!(now > sent / 2, "endpoints that stay keep their counts");
 }
 
+/// A name goes into headers of answers and of metrics.
+async fn names_that_would_be_no_header_are_refused(stack: &Stack) {
+    let address = stack.engine(0).unwrap().address();
+    let named = |name: &str| format!("{{ address: \"{address}\", name: \"{name}\",");
+    let plain = format!("{{ address: \"{address}\",");
+    let failed = metric(stack, FAILED).await;
+    edit(stack, |text| text.replace(&plain, &named("a\\nb")));
+    soon("the name is refused", async || metric(stack, FAILED).await > failed).await;
+    let error = json(stack, "/api/config").await["reload"]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("name \"a\\nb\" has a control character"), "{error}");
+    edit(stack, |text| text.replace(&named("a\\nb"), &named("Köln 1")));
+    soon("another is taken", async || stack.admin_get("/api/endpoints").await.unwrap().1.contains("Köln 1")).await;
+    let served = || stack.engine(0).unwrap().counters().completed;
+    let before = served();
+    soon("and it serves", async || ask(stack, 2).await.status == 200 && served() > before).await;
+    edit(stack, |text| text.replace(&named("Köln 1"), &plain));
+    soon("as before", async || !stack.admin_get("/api/endpoints").await.unwrap().1.contains("Köln 1")).await;
+}
+
 async fn faults_change_nothing(stack: &Stack) {
     let before = json(stack, "/api/config").await;
     edit(stack, |text| format!("{text}health: {{ cooldown_max: soon }}\n"));
-    soon("the faulty file is refused", async || metric(stack, FAILED).await == 1).await;
+    soon("the faulty file is refused", async || metric(stack, FAILED).await == 2).await;
     let error = json(stack, "/api/config").await["reload"]["error"].as_str().unwrap().to_owned();
     assert!(error.contains("fairlead.yaml:") && error.contains("\"soon\" does not fit"), "{error}");
     let (status, page) = stack.admin_get("/readyz").await.unwrap();
@@ -119,10 +138,11 @@ async fn what_waits_is_named(stack: &Stack) {
 #[tokio::test]
 async fn a_changed_file_takes_effect_under_load_without_a_failed_request() {
     let stack = stack_of(3, &config(2, LIST), 2).await;
-    let load = load::run(LoadOptions { duration: Some(Duration::from_secs(6)), ..traffic(&stack) });
+    let load = load::run(LoadOptions { duration: Some(Duration::from_secs(8)), ..traffic(&stack) });
     let story = async {
         soon("traffic", async || stack.engines().iter().take(2).all(|engine| engine.counters().completed > 20)).await;
         settings_take_effect(&stack).await;
+        names_that_would_be_no_header_are_refused(&stack).await;
         faults_change_nothing(&stack).await;
         what_waits_is_named(&stack).await;
     };
@@ -298,6 +318,39 @@ async fn pipes_in_place_of_files_hold_nothing_up() {
         let said = String::from_utf8(ended.stderr).unwrap();
         assert!(ended.status.code() == Some(1) && said.contains("is a pipe, not a file"), "{flag}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_ever_can_be_stopped() {
+    let folder = Folder::temporary().unwrap();
+    let kubeconfig = folder.join("kubeconfig");
+    pipe(&kubeconfig);
+    let alone = Alone::start(folder, &["--discovery-kubernetes-kubeconfig", kubeconfig.to_str().unwrap()]).await;
+    assert!(alone.stop().await.success());
+}
+
+/// Nobody reads what it logs, so that in the end every thread that says something hangs, and with it the orderly stop.
+#[tokio::test]
+async fn a_second_signal_ends_it_even_if_standard_error_hangs() {
+    let folder = Folder::temporary().unwrap();
+    let (binary, address) = (Path::new(env!("CARGO_BIN_EXE_fairlead")), free_address().unwrap().to_string());
+    let socket = format!("unix:{}", folder.join("ext_proc.sock").display());
+    let arguments = ["serve", "--listen-ext-proc", &socket, "--listen-admin", &address, "--log-filter", "trace"];
+    let mut process = Command::new(binary).args(arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let url = format!("http://{address}/healthz");
+    soon("it is up", async || get(&url).await.is_ok()).await;
+    let answers = async || tokio::time::timeout(Duration::from_secs(1), get(&url)).await.is_ok();
+    soon("it hangs", async || !answers().await).await;
+    for _ in 0..2 {
+        signal(process.id(), "TERM");
+    }
+    let mut ended = None;
+    soon("it has ended", async || {
+        ended = process.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    assert!(ended.unwrap().success());
 }
 
 #[tokio::test]

@@ -1,16 +1,23 @@
 //! The connection to the API server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
 use crate::config::KubernetesDiscovery;
 
 use super::status::KubeStatus;
 use super::{CONNECT_TIMEOUT, SILENCE};
+
+/// How long it may take to find out where the API server is.
+const PLACE_MAX: Duration = Duration::from_secs(30);
 
 /// Why there is no connection to speak of.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +31,12 @@ pub enum ConnectError {
     /// Nothing says where the API server is.
     #[error("no API server is known: {0}")]
     Infer(#[from] kube::config::InferConfigError),
+    /// Finding that out does not end.
+    #[error("the kubeconfig file, or what it names, could not be read within {0:?}")]
+    TimedOut(Duration),
+    /// Finding that out failed badly.
+    #[error("the kubeconfig file could not be read: {0}")]
+    Failed(String),
     /// The client cannot be made, because of its certificates most likely.
     #[error("no client for the API server: {0}")]
     Client(#[from] kube::Error),
@@ -31,7 +44,11 @@ pub enum ConnectError {
 
 /// What all clients have in common; asks nothing of the API server yet.
 pub(super) async fn settings(config: &KubernetesDiscovery) -> Result<kube::Config, ConnectError> {
-    let mut settings = place(config).await?;
+    // It reads files, and may run a program for credentials: on a thread that is left behind should it not come back.
+    let (owned, runtime) = (config.clone(), Handle::current());
+    let finding = spawn_blocking(move || runtime.block_on(place(&owned)));
+    let found = timeout(PLACE_MAX, finding).await.map_err(|_| ConnectError::TimedOut(PLACE_MAX))?;
+    let mut settings = found.map_err(|error| ConnectError::Failed(error.to_string()))??;
     settings.connect_timeout = Some(CONNECT_TIMEOUT);
     // Without it, a server that accepts a request and never answers is waited for without end.
     settings.read_timeout = Some(config.watch_timeout + SILENCE);
