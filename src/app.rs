@@ -35,6 +35,7 @@ use crate::telemetry::metrics::families;
 use prompts::Prompts;
 use reload::Reloader;
 use signals::{Signals, StopLimit};
+use sources::FileSource;
 
 pub use reload::ReadAgain;
 
@@ -78,7 +79,7 @@ async fn serve(loaded: Loaded, read_again: ReadAgain, log: LogControl, mut signa
     let (reloader, scraping) = cold.reloader(log, signals.limit().clone());
     let hangups = signals.take_hangups();
     let reload = reloader.run(file, read_again, hangups, cold.cancel.clone());
-    let served = cold.serve(&mut signals, reload, scraping).await;
+    let served = Box::pin(cold.serve(&mut signals, reload, scraping)).await;
     cold.stop().await;
     served
 }
@@ -93,6 +94,8 @@ struct Cold {
     versions: watch::Receiver<u64>,
     core: CoreReader,
     processor: Processor,
+    /// Where discovery reads a file.
+    file: FileSource,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     reloads: Arc<ReloadStatus>,
@@ -117,6 +120,7 @@ impl Cold {
         let core = Core::new(&config, reader.clone(), strategies, Arc::clone(&metrics), clock.clone());
         let core = CoreReader::new(core.looking_up(prompts.as_ref().map(Prompts::lookup)));
         let processor = Processor::new(core.load(), &config);
+        let file = FileSource::new(&config.discovery);
         let combined = core.clone();
         metrics
             .watch(families::COMBINATIONS_BUILT, &[], move || combined.load().strategies.combinations_built() as f64);
@@ -139,6 +143,7 @@ impl Cold {
             versions,
             core,
             processor,
+            file,
             metrics,
             readiness,
             reloads,
@@ -161,6 +166,7 @@ impl Cold {
         let reloader = Reloader {
             core: self.core.clone(),
             processor: self.processor.clone(),
+            file: self.file.clone(),
             changes: self.changes.clone(),
             scraping,
             metrics: Arc::clone(&self.metrics),
@@ -380,7 +386,8 @@ fn lock_paths(config: &Config) -> anyhow::Result<Vec<PathLock>> {
             Ok(lock) => locks.push(lock),
             Err(taken @ Locked::Taken { .. }) => return Err(taken.into()),
             Err(impossible) => {
-                warn!(error = %anyhow::Error::from(impossible), "nothing keeps a second process away from this path")
+                let error = format!("{:#}", anyhow::Error::from(impossible));
+                warn!(error, "nothing keeps a second process away from this path");
             }
         }
     }

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let action = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match action {
         Action::Serve(given) => load(&given, None).map(|loaded| serve(loaded, given)),
-        Action::Check(given) => load(&given, None).map(|loaded| print(&loaded.to_yaml())),
+        Action::Check(given) => load(&given, None).map(|loaded| check(&loaded)),
         Action::Strategies { name, verbose } => Ok(strategies(name.as_deref(), verbose)),
         Action::Simulate(options) => Ok(simulate::execute(&options, &mut io::stdout().lock()).map_err(Into::into)),
         Action::Docs(Page::Configuration) => Ok(print(&config::docs::page())),
@@ -34,7 +34,15 @@ fn main() -> ExitCode {
 
 fn serve(loaded: Loaded, given: Given) -> anyhow::Result<()> {
     let log = telemetry::log::init(&loaded.config.log)?;
+    for warning in config::warnings(&loaded.config, config::process_variables()) {
+        tracing::warn!("{warning}");
+    }
     app::run(loaded, Box::new(move |text| load(&given, Some(text))), log)
+}
+
+fn check(loaded: &Loaded) -> anyhow::Result<()> {
+    complain(&config::warnings(&loaded.config, config::process_variables()));
+    print(&loaded.to_yaml())
 }
 
 /// Loads the configuration; from `text` if its file was read already.

@@ -1,7 +1,7 @@
 //! The configuration is read again, the process ends when it is told to, and no second one disturbs the first: seen at
 //! the real program, and through a real Envoy where a client would see it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests too")]
 
 mod common_life;
 
@@ -247,10 +247,35 @@ async fn a_config_map_that_is_swapped_is_read_and_flags_go_before_it() {
 }
 
 #[tokio::test]
+async fn another_endpoint_file_takes_the_place_of_the_first() {
+    let folder = Folder::temporary().unwrap();
+    for (name, port) in [("one", 1), ("two", 2)] {
+        folder.write(&format!("{name}.yaml"), &format!("- {{ address: \"127.0.0.1:{port}\" }}\n")).unwrap();
+    }
+    let named = |name: &str| {
+        let path = folder.join(&format!("{name}.yaml"));
+        folder.write("fairlead.yaml", &format!("discovery: {{ file: {{ path: \"{}\" }} }}\n", path.display())).unwrap()
+    };
+    let config = named("one");
+    let alone = Alone::start(Folder::temporary().unwrap(), &["--config", config.to_str().unwrap()]).await;
+    let has = async |text: &str| alone.page("/api/endpoints").await.contains(text);
+    soon("the first", async || has("127.0.0.1:1").await).await;
+    named("two");
+    soon("the second", async || has("127.0.0.1:2").await && !has("127.0.0.1:1").await).await;
+    named("three");
+    soon("what is missing is said", async || alone.page("/readyz").await.contains("three.yaml")).await;
+    assert!(has("127.0.0.1:2").await, "the last good list stays");
+    folder.write("fairlead.yaml", "discovery: { static: [{ address: \"127.0.0.1:4\" }] }\n").unwrap();
+    soon("no file any more", async || has("127.0.0.1:4").await && !has("127.0.0.1:2").await).await;
+    assert!(alone.stop().await.success());
+}
+
+#[tokio::test]
 async fn sighup_without_a_file_says_that_there_is_nothing_to_read() {
     let alone = Alone::start(Folder::temporary().unwrap(), &[]).await;
     signal(alone.child.id(), "HUP");
     soon("it says so", async || log(&alone.folder).contains("no configuration file was given")).await;
+    assert!(log(&alone.folder).contains("WARN fairlead: no endpoints"), "and at the start, that it can do nothing");
     assert!(alone.stop().await.success());
 }
 

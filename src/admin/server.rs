@@ -181,7 +181,9 @@ mod tests {
         assert!(rest.first().unwrap().1.is_cancelled());
         connections.leave(1000);
         assert!(connections.enter(1002).is_some());
-        connections.open.lock().unwrap().values().for_each(|open| drop(open.busy.fetch_add(1, Relaxed)));
+        for open in connections.open.lock().unwrap().values() {
+            open.busy.fetch_add(1, Relaxed);
+        }
         assert!(connections.enter(1003).is_none(), "all are busy");
     }
 }

@@ -21,8 +21,9 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::LogControl;
 use crate::telemetry::metrics::families;
 
+use super::configured;
 use super::signals::StopLimit;
-use super::{configured, sources};
+use super::sources::{self, FileSource};
 
 /// The file is read at least this often, should the file system not report a change.
 const POLL: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub type ReadAgain = Box<dyn Fn(String) -> Result<Loaded, Vec<Fault>> + Send>;
 pub(super) struct Reloader {
     pub(super) core: CoreReader,
     pub(super) processor: Processor,
+    pub(super) file: FileSource,
     pub(super) changes: mpsc::Sender<Change>,
     pub(super) scraping: watch::Sender<ScrapeOptions>,
     pub(super) metrics: Arc<Metrics>,
@@ -48,7 +50,7 @@ pub(super) struct Reloader {
     pub(super) log: LogControl,
 }
 
-/// A configuration that was read again, and its strategies.
+/// A configuration that was read again, and its strategies. Large, so it is handed on in a box.
 struct Prepared {
     config: Config,
     strategies: StrategySet,
@@ -66,7 +68,7 @@ impl Reloader {
         self.watch_status();
         let follow = async {
             match file {
-                Some(file) if file.is_file() => self.follow(&file, read_again, hangups).await,
+                Some(file) if file.is_file() => Box::pin(self.follow(&file, read_again, hangups)).await,
                 Some(file) => refuse(hangups, &format!("\"{}\" is a pipe, which is read once", file.display())).await,
                 None => refuse(hangups, "no configuration file was given").await,
             }
@@ -108,23 +110,24 @@ impl Reloader {
                     file.read_now();
                 }
                 reading = file.next() => {
-                    self.take(path, reading, is_first && !is_asked).await;
+                    Box::pin(self.take(path, reading, is_first && !is_asked)).await;
                     (is_first, is_asked) = (false, false);
                 }
             }
         }
     }
 
-    async fn take(&self, path: &Path, reading: Reading<Prepared>, is_first: bool) {
+    async fn take(&self, path: &Path, reading: Reading<Box<Prepared>>, is_first: bool) {
         let path = path.display();
         match reading {
             Ok(prepared) => {
-                let reload = Reload::new(&self.core.load().config, &prepared.config);
+                let Prepared { config, strategies } = *prepared;
+                let reload = Box::new(Reload::new(&self.core.load().config, &config));
                 if is_first && reload.changed.is_empty() && reload.waiting.is_empty() {
                     return;
                 }
                 let changed = reload.changed.join(", ");
-                self.apply(reload.config, prepared.strategies, &reload.changed).await;
+                Box::pin(self.apply(reload.config, strategies, &reload.changed)).await;
                 let waiting = reload.waiting.join(", ");
                 let is_news = self.status.succeeded(reload.waiting);
                 info!(%path, changed, "configuration read again");
@@ -162,17 +165,23 @@ impl Reloader {
         {
             warn!(%error, "log filter not changed");
         }
-        if config.discovery.fixed != former.config.discovery.fixed {
-            sources::send_static(&self.changes, &config.discovery).await;
-            sources::tell_static(&self.readiness, &config.discovery);
+        let (discovery, before) = (&config.discovery, &former.config.discovery);
+        if discovery.fixed != before.fixed {
+            sources::send_static(&self.changes, discovery).await;
+        }
+        if discovery.file != before.file {
+            self.file.change(discovery);
+        }
+        if discovery != before {
+            self.file.tell(&self.readiness, discovery);
         }
     }
 }
 
-fn prepare(read_again: &ReadAgain, core: &CoreReader, text: String) -> Reading<Prepared> {
+fn prepare(read_again: &ReadAgain, core: &CoreReader, text: String) -> Reading<Box<Prepared>> {
     let config = read_again(text).map_err(|faults| tell(&faults))?.config;
     let strategies = core.load().strategies.renewed(configured(&config)).map_err(|error| error.to_string())?;
-    Ok(Prepared { config, strategies })
+    Ok(Box::new(Prepared { config, strategies }))
 }
 
 fn tell(faults: &[Fault]) -> String {
@@ -188,14 +197,14 @@ async fn refuse(mut hangups: mpsc::Receiver<()>, why: &str) {
     while hangups.recv().await.is_some() {
         warn!(why, "SIGHUP: there is nothing to read again");
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use crate::config::{Effect, SETTINGS, with_another};
+    use crate::config::{Effect, FileDiscovery, KubernetesDiscovery, SETTINGS, with_another};
     use crate::exchange::Core;
     use crate::routing::names;
 
@@ -230,6 +239,7 @@ mod tests {
             limit.set(&config.shutdown);
             let reloader = Reloader {
                 processor: Processor::new(core.load(), config),
+                file: FileSource::new(&config.discovery),
                 core,
                 changes: sink,
                 scraping,
@@ -248,22 +258,24 @@ mod tests {
         fn in_effect(&self) -> String {
             let mut core = Core::clone(&self.reloader.core.load());
             core.config = Arc::default();
-            let parts =
-                (core, &self.reloader.processor, &self.options.borrow().config, &self.reloader.limit, &self.filter);
+            let Reloader { processor, file, limit, .. } = &self.reloader;
+            let parts = (core, processor, file, &self.options.borrow().config, limit, &self.filter);
             format!("{parts:?}")
         }
 
         async fn take(&mut self, config: &Config) {
             let strategies = self.reloader.core.load().strategies.renewed(configured(config)).unwrap();
-            let prepared = Prepared { config: config.clone(), strategies };
+            let prepared = Box::new(Prepared { config: config.clone(), strategies });
             self.reloader.take("fairlead.yaml".as_ref(), Ok(prepared), false).await;
         }
     }
 
     #[tokio::test]
     async fn every_setting_is_in_effect_after_a_reload_or_waits_for_a_restart_by_name() {
-        for setting in SETTINGS.iter().filter(|setting| !setting.key.starts_with("discovery.")) {
-            let config = Config::default();
+        let mut config = Config::default();
+        config.discovery.file = Some(FileDiscovery { path: "x".into(), poll: POLL });
+        config.discovery.kubernetes = Some(KubernetesDiscovery::default());
+        for setting in SETTINGS {
             let mut bench = Bench::new(&config);
             let before = bench.in_effect();
             bench.take(&with_another(setting, &config)).await;

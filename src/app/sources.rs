@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Readiness;
-use crate::config::{Discovery, KubernetesDiscovery};
+use crate::config::{Discovery, FileDiscovery, KubernetesDiscovery};
 use crate::discovery::kube::{Cluster, KubeStatus, WatchStatus};
 use crate::discovery::{self, SourceStatus};
 use crate::domain::EndpointSpec;
@@ -45,13 +46,72 @@ pub(super) async fn send_static(changes: &mpsc::Sender<Change>, discovery: &Disc
     drop(changes.send(Change::Replace(STATIC, specs)).await);
 }
 
-/// Says how discovery stands where the configuration alone decides that.
-pub(super) fn tell_static(readiness: &Readiness, discovery: &Discovery) {
-    if !discovery.has_source() {
-        let detail = "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
-        readiness.set("discovery", false, detail);
-    } else if discovery.file.is_none() && discovery.kubernetes.is_none() {
-        readiness.set("discovery", true, "endpoints are written in the configuration");
+/// The watched file of endpoints, which a reload may change.
+#[derive(Debug, Clone)]
+pub(super) struct FileSource {
+    path: watch::Sender<Option<FileDiscovery>>,
+    status: Arc<SourceStatus>,
+}
+
+impl FileSource {
+    pub(super) fn new(discovery: &Discovery) -> Self {
+        Self { path: watch::Sender::new(discovery.file.clone()), status: Arc::default() }
+    }
+
+    /// From now on the endpoints are in the file that `discovery` names, if it names one.
+    pub(super) fn change(&self, discovery: &Discovery) {
+        self.path.send_replace(discovery.file.clone());
+    }
+
+    /// Says how discovery stands; of Kubernetes there is a condition of its own.
+    pub(super) fn tell(&self, readiness: &Readiness, discovery: &Discovery) {
+        let status = Arc::clone(&self.status);
+        match discovery {
+            Discovery { file: Some(_), .. } => {
+                readiness.watch("discovery", move || match (status.loaded(), status.last_error()) {
+                    (true, None) => (true, "endpoint file loaded".to_owned()),
+                    (true, Some(error)) => (true, format!("the last good endpoints stay in use: {error}")),
+                    (false, Some(error)) => (false, error),
+                    (false, None) => (false, "endpoint file not read yet".to_owned()),
+                });
+            }
+            discovery if !discovery.has_source() => {
+                let detail =
+                    "no source of endpoints is configured: write `static`, `file` or `kubernetes` under `discovery`";
+                readiness.set("discovery", false, detail);
+            }
+            _ => readiness.set("discovery", true, "there is no endpoint file, and none is needed"),
+        }
+    }
+}
+
+/// Follows the file that is named now. When none is named any more, its endpoints leave.
+async fn follow_file(
+    mut path: watch::Receiver<Option<FileDiscovery>>,
+    sink: mpsc::Sender<Change>,
+    status: Arc<SourceStatus>,
+    cancel: CancellationToken,
+) {
+    let mut had_file = false;
+    loop {
+        let file = path.borrow_and_update().clone();
+        let has_file = file.is_some();
+        let follow = async {
+            match file {
+                Some(file) => discovery::run_file(file, FILE, sink.clone(), Arc::clone(&status), cancel.clone()).await,
+                None if had_file => drop(sink.send(Change::Replace(FILE, Vec::new())).await),
+                None => {}
+            }
+            // A file is followed to the end; without one there is nothing more to do.
+            if !has_file {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = follow => return,
+            Ok(()) = path.changed() => had_file = has_file,
+        }
     }
 }
 
@@ -63,17 +123,18 @@ impl Cold {
             send_static(&self.changes, discovery).await;
         }
         let mut sources: Vec<IsLoaded> = Vec::new();
-        if let Some(file) = discovery.file.clone() {
-            let status = Arc::new(SourceStatus::default());
-            self.watch_file(&status);
-            let (sink, cancel) = (self.changes.clone(), self.cancel.clone());
-            self.keep("endpoint file", discovery::run_file(file, FILE, sink, Arc::clone(&status), cancel));
+        self.watch_file();
+        let status = Arc::clone(&self.file.status);
+        let follow =
+            follow_file(self.file.path.subscribe(), self.changes.clone(), Arc::clone(&status), self.cancel.clone());
+        self.keep("endpoint file", follow);
+        if discovery.file.is_some() {
             sources.push(Box::new(move || status.loaded()));
         }
         if let Some(kubernetes) = discovery.kubernetes.clone() {
             sources.push(self.start_kubernetes(kubernetes).await?);
         }
-        tell_static(&self.readiness, discovery);
+        self.file.tell(&self.readiness, discovery);
         Ok(sources)
     }
 
@@ -86,14 +147,8 @@ impl Cold {
         }
     }
 
-    fn watch_file(&self, status: &Arc<SourceStatus>) {
-        let source = Arc::clone(status);
-        self.readiness.watch("discovery", move || match (source.loaded(), source.last_error()) {
-            (true, None) => (true, "endpoint file loaded".to_owned()),
-            (true, Some(error)) => (true, format!("the last good endpoints stay in use: {error}")),
-            (false, Some(error)) => (false, error),
-            (false, None) => (false, "endpoint file not read yet".to_owned()),
-        });
+    fn watch_file(&self) {
+        let status = &self.file.status;
         let (ok, failed) = (Arc::clone(status), Arc::clone(status));
         let family = families::DISCOVERY_RELOADS;
         self.metrics.watch(family, &[("source", "file"), ("result", "ok")], move || ok.reloads_ok() as f64);

@@ -15,6 +15,7 @@ mod settings;
 mod tree;
 mod validate;
 mod values;
+mod warnings;
 
 pub use endpoint_file::read_endpoints;
 pub use endpoints::*;
@@ -30,6 +31,7 @@ pub(crate) use reload::with_another;
 pub use scrape::*;
 pub use settings::{Effect, Form, SETTINGS, Setting, setting};
 pub use values::*;
+pub use warnings::{process_variables, warnings};
 
 #[cfg(test)]
 mod tests;

@@ -135,14 +135,13 @@ mod tests {
         let (running, mut read) = (Config::default(), full());
         read.discovery.fixed.push(serde_json::from_str(r#"{"address":"127.0.0.1:1"}"#).unwrap());
         let reload = Reload::new(&running, &read);
-        assert_eq!(reload.changed, ["discovery.static"]);
-        assert_eq!(reload.waiting, ["discovery.file", "discovery.kubernetes"]);
-        assert_eq!((reload.config.discovery.file, reload.config.discovery.fixed), (None, read.discovery.fixed.clone()));
-        let back = Reload::new(&read, &running);
-        assert_eq!(
-            (back.config.discovery.file, back.config.discovery.kubernetes),
-            (read.discovery.file, read.discovery.kubernetes)
-        );
+        assert_eq!(reload.changed, ["discovery.file", "discovery.static"]);
+        assert_eq!(reload.waiting, ["discovery.kubernetes"]);
+        let discovery = reload.config.discovery;
+        assert_eq!((discovery.kubernetes, discovery.file), (None, read.discovery.file.clone()));
+        assert_eq!(discovery.fixed, read.discovery.fixed);
+        let back = Reload::new(&read, &running).config.discovery;
+        assert_eq!((back.kubernetes, back.file), (read.discovery.kubernetes, None));
         assert_eq!(Reload::new(&running, &running), Reload { config: running, changed: vec![], waiting: vec![] });
     }
 }

@@ -145,7 +145,7 @@ async fn a_reading_that_hangs_is_said_and_taken_when_it_ends() {
     let folder = Folder::new();
     let path = folder.path().join("endpoints.yaml");
     fs::write(&path, "text").unwrap();
-    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (go, gate) = std::sync::mpsc::sync_channel::<()>(1);
     // Stands in for a mount that does not answer: it holds the thread just so.
     let slow = move |text| gate.recv().map(|()| text).map_err(|error| error.to_string());
     let mut file = WatchedFile::start(&path, NO_POLL, 100, slow).unwrap();

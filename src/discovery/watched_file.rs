@@ -152,8 +152,9 @@ impl Follower {
             }
             match self.woken.recv_timeout(self.poll) {
                 Ok(()) => {
-                    std::thread::sleep(SETTLE);
-                    while self.woken.try_recv().is_ok() {}
+                    let settled = Instant::now() + SETTLE;
+                    let left = || settled.saturating_duration_since(Instant::now());
+                    while !left().is_zero() && self.woken.recv_timeout(left()).is_ok() {}
                 }
                 // The folder may have come meanwhile, or be another one now, with a watch left on the old.
                 Err(RecvTimeoutError::Timeout) => watcher = self.busy(|| self.watch()),

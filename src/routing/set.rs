@@ -188,7 +188,9 @@ impl StrategySet {
         let always = [&set.default, set.last_resort()].into_iter().chain(named).chain(&by_models);
         set.always = needs_of(always);
         set.demand = set.demand_of(&by_models);
-        former.into_iter().for_each(|former| set.demand.take_over(&former.demand, |at| set.index_in(former, at)));
+        if let Some(former) = former {
+            set.demand.take_over(&former.demand, |at| set.index_in(former, at));
+        }
         Ok(set)
     }
 

@@ -62,10 +62,10 @@ pub enum Effect {
     OnRestart,
 }
 
-/// Settings that are read once: sockets, files that we own, threads, connections, and memory that is laid out at the start.
+/// Settings that are read once, with sections as a whole: sockets, files that we own, threads, watches, and memory that is
+/// laid out at the start.
 const READ_ONCE: &[&str] = &[
     "listen",
-    "discovery.file",
     "discovery.kubernetes",
     "envoy.eds_file",
     "envoy.eds_cluster",

@@ -74,7 +74,9 @@ impl Metrics {
         let mut registry = Registry::default();
         let it = &mut registry;
         let by_strategy: ByName = register(it, families::DECISIONS);
-        strategies.iter().for_each(|name| drop(strategy_counter(&by_strategy, name)));
+        for name in strategies {
+            drop(strategy_counter(&by_strategy, name));
+        }
         let by_class: ByLabel = register(it, families::RESPONSES);
         let by_failure: ByLabel = register(it, families::ENDPOINT_FAILURES);
         // A series that is there from the start shows its first increment; one that appears with it does not.
