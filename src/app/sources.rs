@@ -95,7 +95,7 @@ async fn follow_file(
     let mut had_file = false;
     loop {
         let file = path.borrow_and_update().clone();
-        let has_file = file.is_some();
+        let is_named = file.is_some();
         let follow = async {
             match file {
                 Some(file) => discovery::run_file(file, FILE, sink.clone(), Arc::clone(&status), cancel.clone()).await,
@@ -103,14 +103,14 @@ async fn follow_file(
                 None => {}
             }
             // A file is followed to the end; without one there is nothing more to do.
-            if !has_file {
+            if !is_named {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = cancel.cancelled() => return,
             () = follow => return,
-            Ok(()) = path.changed() => had_file = has_file,
+            Ok(()) = path.changed() => had_file = is_named,
         }
     }
 }

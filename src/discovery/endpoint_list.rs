@@ -115,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn what_all_endpoints_have_in_common_may_be_written_once() {
+        let entry =
+            |n: u32| format!("- {{ <<: *all, address: \"{}:80\" }}\n", std::net::Ipv4Addr::from(0x0a00_0000 + n));
+        let first = "- &all { address: 127.0.0.1:1, tier: off, models: [1e3] }\n".to_owned();
+        let endpoints = parse_endpoints(&(1..16_000).map(entry).fold(first, |text, entry| text + &entry)).unwrap();
+        let last = endpoints.last().unwrap();
+        assert_eq!((endpoints.len(), last.tier.as_deref(), &*last.models[0].name), (16_000, Some("off"), "1e3"));
+    }
+
+    #[test]
     fn more_values_than_there_may_be_are_refused_in_words() {
         let faults = parse_endpoints(&format!("[{}]", "1,".repeat(1 << 20))).unwrap_err();
         assert!(faults.len() == 1 && faults[0].message.ends_with("has more than 1,048,576 values"), "{faults:?}");

@@ -16,8 +16,14 @@ const VALUES_MAX: usize = 1 << 20;
 /// The library's own limits are for files of strangers, and lower than what our caps on the files let through.
 fn reading() -> Options {
     options! {
-        // A list or a section is two events, one at each end.
-        budget: budget! { max_nodes: VALUES_MAX, max_events: 2 * VALUES_MAX + 16 },
+        budget: budget! {
+            max_nodes: VALUES_MAX,
+            // A list or a section is two events, one at each end.
+            max_events: 2 * VALUES_MAX + 16,
+            // One for each endpoint is not too many.
+            max_aliases: VALUES_MAX,
+            max_merge_keys: VALUES_MAX,
+        },
     }
 }
 

@@ -52,6 +52,14 @@ fn labels_say_where_a_pod_serves_and_what() {
 }
 
 #[test]
+fn what_would_be_no_header_is_as_good_as_not_there() {
+    let facts = pod(&[MODEL], &[("fairlead/tier", "a\nb"), ("fairlead/region", &"x".repeat(300))]);
+    let specs = found(&facts, &[], &[]);
+    assert_eq!((specs.len(), &specs[0].tier, &specs[0].region), (1, &None, &None));
+    assert_eq!(found(&pod(&[], &[("model.aibrix.ai/name", "a\u{1}")]), &[], &[]), []);
+}
+
+#[test]
 fn what_is_missing_or_nonsense_has_a_default() {
     let nonsense =
         [MODEL, ("model.aibrix.ai/port", "x"), ("model.aibrix.ai/metric-port", "0"), ("fairlead/weight", "0")];
