@@ -128,6 +128,8 @@ mod tests {
     fn more_values_than_there_may_be_are_refused_in_words() {
         let faults = parse_endpoints(&format!("[{}]", "1,".repeat(1 << 20))).unwrap_err();
         assert!(faults.len() == 1 && faults[0].message.ends_with("has more than 1,048,576 values"), "{faults:?}");
+        let faults = parse_endpoints(&("[".repeat(100) + &"]".repeat(100))).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].message.ends_with("is nested too deep"), "{faults:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn reading() -> Options {
             // One for each endpoint is not too many.
             max_aliases: VALUES_MAX,
             max_merge_keys: VALUES_MAX,
+            enforce_alias_anchor_ratio: false,
         },
     }
 }
@@ -42,7 +43,11 @@ impl Node {
                 let message = text.split(" at line ").next().unwrap_or(&text);
                 // This one goes on with advice to programmers.
                 let message = message.split("; use from_str").next().unwrap_or(message);
-                let message = if message.contains("budget") { "has more than 1,048,576 values" } else { message };
+                let message = match message.split_once("budget breached: ") {
+                    Some((_, breach)) if breach.starts_with("Depth") => "is nested too deep",
+                    Some(_) => "has more than 1,048,576 values",
+                    None => message,
+                };
                 Err(Fault { origin, key: String::new(), message: format!("not valid YAML: {message}") })
             }
         }
